@@ -1,0 +1,27 @@
+# `make demo`, `make test`: on a machine with Python and nothing else. See README.md for the same without make.
+PYTHON ?= python3
+BIN = .venv/bin
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: demo test lint bench-power clean
+
+demo: .venv/installed
+	$(BIN)/python examples/alanine_dipeptide.py
+
+test: .venv/installed lint
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench-power: .venv/installed
+	$(BIN)/python benchmarks/power.py
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	touch $@
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,248 @@
+"""Base distributions: where the latents come from.
+
+A base is a Keras layer, so what it learns is trained and saved with the flow. Its `temperature` multiplies
+the spread around the centre: below 1 samples come from nearer the middle.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfflows.numerics import sum_event
+from tfflows.serialization import deserialize, register, serialize
+
+
+class Base(keras.layers.Layer):
+    """A distribution of events of one shape.
+
+    Args:
+      event_shape: shape of an event; an int is one axis.
+    """
+
+    def __init__(self, event_shape: int | Sequence[int], **kwargs):
+        super().__init__(**kwargs)
+        shape = (event_shape,) if isinstance(event_shape, int) else event_shape
+        self.event_shape = tuple(int(n) for n in shape)
+        self.built = True
+
+    def log_prob(self, z: tf.Tensor, temperature: tf.Tensor | float = 1.0) -> tf.Tensor:
+        """Log-density in nats of `z` `[..., *event_shape]`, of shape `[...]`."""
+        raise NotImplementedError  # abstract
+
+    def sample(
+        self, shape: Sequence[int] | tf.Tensor, seed: tf.Tensor, temperature: tf.Tensor | float = 1.0
+    ) -> tf.Tensor:
+        """Draws `[*shape, *event_shape]`; the same seed (two integers) gives the same draws."""
+        raise NotImplementedError  # abstract
+
+    def call(self, z):
+        return self.log_prob(z)
+
+    def get_config(self):
+        return {**super().get_config(), "event_shape": self.event_shape}
+
+    def _sum(self, x):
+        return sum_event(x, len(self.event_shape))
+
+    def _full_shape(self, shape):
+        return tf.concat([tf.reshape(shape, [-1]), tf.constant(self.event_shape, tf.int32)], axis=0)
+
+
+def _normal_log_prob(standardised):
+    return -0.5 * tf.square(standardised) - 0.5 * math.log(2.0 * math.pi)
+
+
+@register
+class StandardNormal(Base):
+    """Independent normals of mean 0 and variance 1."""
+
+    def log_prob(self, z, temperature=1.0):
+        temperature = tf.cast(temperature, z.dtype)
+        return self._sum(_normal_log_prob(z / temperature) - tf.math.log(temperature))
+
+    def sample(self, shape, seed, temperature=1.0):
+        eps = tf.random.stateless_normal(self._full_shape(shape), seed, dtype=self.variable_dtype)
+        return eps * tf.cast(temperature, eps.dtype)
+
+
+@register
+class DiagonalNormal(Base):
+    """Independent normals with learned means and variances."""
+
+    def __init__(self, event_shape: int | Sequence[int], **kwargs):
+        super().__init__(event_shape, **kwargs)
+        self.location = self.add_weight(shape=self.event_shape, initializer="zeros", name="location")
+        self.log_scale = self.add_weight(shape=self.event_shape, initializer="zeros", name="log_scale")
+
+    def log_prob(self, z, temperature=1.0):
+        log_scale = self.log_scale + tf.math.log(tf.cast(temperature, z.dtype))
+        return self._sum(_normal_log_prob((z - self.location) * tf.exp(-log_scale)) - log_scale)
+
+    def sample(self, shape, seed, temperature=1.0):
+        eps = tf.random.stateless_normal(self._full_shape(shape), seed, dtype=self.variable_dtype)
+        return self.location + tf.cast(temperature, eps.dtype) * tf.exp(self.log_scale) * eps
+
+
+@register
+class StudentT(Base):
+    """Independent Student-t variables, for data with heavy tails.
+
+    Args:
+      event_shape: shape of an event; an int is one axis.
+      df: degrees of freedom, > 0; small is heavy.
+
+    Reference:
+      sampling: Bailey (1994), Polar generation of random variates with the t-distribution,
+      https://doi.org/10.1090/S0025-5718-1994-1219702-8
+    """
+
+    def __init__(self, event_shape: int | Sequence[int], df: float = 5.0, **kwargs):
+        super().__init__(event_shape, **kwargs)
+        if not df > 0.0:
+            raise ValueError(f"Expected df > 0; got {df}.")
+        self.df = float(df)
+
+    def log_prob(self, z, temperature=1.0):
+        temperature = tf.cast(temperature, z.dtype)
+        normaliser = math.lgamma(0.5 * (self.df + 1.0)) - math.lgamma(0.5 * self.df) - 0.5 * math.log(self.df * math.pi)
+        # |z| = 1e4 squares to 1e8; float32 holds it, and log1p keeps the small ones.
+        tail = -0.5 * (self.df + 1.0) * tf.math.log1p(tf.square(z / temperature) / self.df)
+        return self._sum(normaliser + tail - tf.math.log(temperature))
+
+    def sample(self, shape, seed, temperature=1.0):
+        seeds = tf.random.split(seed, 2)
+        shape, dtype = self._full_shape(shape), self.variable_dtype
+        # u > 0: the smallest normal number keeps log(u) finite.
+        u = tf.random.stateless_uniform(shape, seeds[0], minval=np.finfo(dtype).tiny, maxval=1.0, dtype=dtype)
+        v = tf.random.stateless_uniform(shape, seeds[1], maxval=2.0 * math.pi, dtype=dtype)
+        radius = tf.sqrt(self.df * tf.math.expm1(-2.0 / self.df * tf.math.log(u)))
+        return tf.cast(temperature, dtype) * radius * tf.cos(v)
+
+    def get_config(self):
+        return {**super().get_config(), "df": self.df}
+
+
+@register
+class MixtureOfNormals(Base):
+    """A mixture of diagonal normals with learned weights, means and variances.
+
+    Args:
+      event_shape: shape of an event; an int is one axis.
+      n_components: K. The means start spread out, as draws from a standard normal.
+    """
+
+    def __init__(self, event_shape: int | Sequence[int], n_components: int = 4, **kwargs):
+        super().__init__(event_shape, **kwargs)
+        if n_components < 1:
+            raise ValueError(f"Expected n_components >= 1; got {n_components}.")
+        self.n_components = int(n_components)
+        shape = (self.n_components, *self.event_shape)
+        self.logits = self.add_weight(shape=(self.n_components,), initializer="zeros", name="logits")
+        normal = keras.initializers.RandomNormal(stddev=1.0)
+        self.location = self.add_weight(shape=shape, initializer=normal, name="location")
+        self.log_scale = self.add_weight(shape=shape, initializer="zeros", name="log_scale")
+
+    def log_prob(self, z, temperature=1.0):
+        log_scale = self.log_scale + tf.math.log(tf.cast(temperature, z.dtype))
+        z = tf.expand_dims(z, axis=-1 - len(self.event_shape))
+        each = self._sum(_normal_log_prob((z - self.location) * tf.exp(-log_scale)) - log_scale)
+        return tf.reduce_logsumexp(each + tf.nn.log_softmax(tf.convert_to_tensor(self.logits)), axis=-1)
+
+    def sample(self, shape, seed, temperature=1.0):
+        seeds = tf.random.split(seed, 2)
+        n = tf.reduce_prod(tf.reshape(shape, [-1]))
+        logits = tf.convert_to_tensor(self.logits)[tf.newaxis]
+        which = tf.random.stateless_categorical(logits, n, seeds[0])[0]
+        full = self._full_shape(shape)
+        eps = tf.random.stateless_normal(full, seeds[1], dtype=self.variable_dtype)
+        location = tf.reshape(tf.gather(tf.convert_to_tensor(self.location), which), full)
+        scale = tf.reshape(tf.gather(tf.exp(self.log_scale), which), full)
+        return location + tf.cast(temperature, eps.dtype) * scale * eps
+
+    def get_config(self):
+        return {**super().get_config(), "n_components": self.n_components}
+
+
+@register
+class UniformBox(Base):
+    """Uniform on a box, and -inf outside: for data on an interval or a torus.
+
+    Args:
+      event_shape: shape of an event; an int is one axis.
+      low, high: the box's bounds, the same for each scalar.
+    """
+
+    def __init__(self, event_shape: int | Sequence[int], low: float = 0.0, high: float = 1.0, **kwargs):
+        super().__init__(event_shape, **kwargs)
+        if not low < high:
+            raise ValueError(f"Expected low < high; got low={low}, high={high}.")
+        self.low, self.high = float(low), float(high)
+
+    def log_prob(self, z, temperature=1.0):
+        temperature = tf.cast(temperature, z.dtype)
+        middle, half = 0.5 * (self.low + self.high), 0.5 * (self.high - self.low)
+        # An edge may be missed by the rounding of a wrap.
+        inside = tf.abs(z - middle) <= temperature * half * (1.0 + 4.0 * np.finfo(z.dtype.as_numpy_dtype).eps)
+        density = -tf.math.log(2.0 * half * temperature) * tf.ones_like(z)
+        return self._sum(tf.where(inside, density, -np.inf * tf.ones_like(z)))
+
+    def sample(self, shape, seed, temperature=1.0):
+        u = tf.random.stateless_uniform(
+            self._full_shape(shape), seed, minval=self.low, maxval=self.high, dtype=self.variable_dtype
+        )
+        middle = 0.5 * (self.low + self.high)
+        return middle + tf.cast(temperature, u.dtype) * (u - middle)
+
+    def get_config(self):
+        return {**super().get_config(), "low": self.low, "high": self.high}
+
+
+@register
+class FromTFP(Base):
+    """A stock TFP distribution without variables as base, such as `tfd.MultivariateNormalTriL(...)`.
+
+    Args:
+      distribution: with an empty batch shape. It knows no temperature but 1.
+    """
+
+    def __init__(self, distribution: tfp.distributions.Distribution, **kwargs):
+        if distribution.trainable_variables:
+            raise ValueError(
+                f"Expected a TFP distribution without variables, which Keras cannot train or save; got "
+                f"{distribution}. `bases` has learned ones."
+            )
+        if distribution.batch_shape.rank != 0:
+            raise ValueError(f"Expected an empty batch shape; got {distribution.batch_shape}.")
+        super().__init__(distribution.event_shape.as_list(), **kwargs)
+        self.distribution = distribution
+
+    def log_prob(self, z, temperature=1.0):
+        check_temperature(temperature)
+        return self.distribution.log_prob(tf.identity(z))
+
+    def sample(self, shape, seed, temperature=1.0):
+        check_temperature(temperature)
+        return self.distribution.sample(shape, seed=seed)
+
+    def get_config(self):
+        config = super().get_config()
+        del config["event_shape"]
+        return {**config, "distribution": serialize(self.distribution)}
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        return cls(deserialize(config.pop("distribution")), **config)
+
+
+def check_temperature(temperature) -> None:
+    """Raises unless `temperature` is known to be 1."""
+    static = tf.get_static_value(temperature)
+    if static is None or static != 1.0:
+        raise ValueError(f"Expected temperature 1 with a stock TFP distribution as base; got {temperature}.")

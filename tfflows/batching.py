@@ -1,0 +1,74 @@
+"""Compiled functions over any number of rows: few shapes, so few compilations, and bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+# Rows are padded to one of these numbers, so each verb is compiled at most this many times; the largest
+# bounds the memory of one call.
+BUCKETS = (16, 128, 1024, 8192)
+
+
+def _chunks(n_rows: int, batch_size: int | None) -> Iterator[tuple[int, int, int]]:
+    """(start, stop, padded number of rows) of the chunks that cover `n_rows` rows."""
+    limit = batch_size or BUCKETS[-1]
+    for start in range(0, n_rows, limit):
+        stop = min(start + limit, n_rows)
+        yield start, stop, next((size for size in BUCKETS if stop - start <= size <= limit), limit)
+
+
+def _pad(value, size: int):
+    """`value` with its first row repeated at the end up to `size` rows: numbers as harmless as the data."""
+    missing = size - value.shape[0]
+    if missing == 0:
+        return value
+    if tf.is_tensor(value):
+        return tf.concat([value, tf.repeat(value[:1], missing, axis=0)], axis=0)
+    return np.concatenate([value, np.repeat(value[:1], missing, axis=0)], axis=0)
+
+
+def _join(results: list):
+    if len(results) == 1:
+        return results[0]
+    return tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *results)
+
+
+def map_rows(function: Callable, arrays: Sequence, batch_size: int | None):
+    """Calls a compiled `function` on chunks of rows of `arrays` and joins the results.
+
+    Args:
+      function: from tensors with leading axis [rows] to a tensor or a tuple of them, likewise.
+      arrays: NumPy arrays or tensors of equal length, or None; gradients flow through tensors.
+      batch_size: rows in a chunk, at most; None for the largest bucket.
+    """
+    n_rows = arrays[0].shape[0]
+    if n_rows == 0:  # one row of zeros, cut off again, gives the shapes and dtypes of the results
+        arrays = [None if a is None else np.zeros((1, *a.shape[1:]), np.dtype(a.dtype.name)) for a in arrays]
+    results = []
+    for start, stop, size in _chunks(max(n_rows, 1), batch_size):
+        padded = [None if a is None else tf.convert_to_tensor(_pad(a[start:stop], size)) for a in arrays]
+        keep = min(stop, n_rows) - start
+        results.append(tf.nest.map_structure(lambda r, keep=keep: r[:keep], function(*padded)))
+    return _join(results)
+
+
+def draw_rows(function: Callable, n_rows: int, context, seed: tf.Tensor, batch_size: int | None):
+    """Calls a compiled sampler on chunks of `n_rows` rows and joins the results.
+
+    Args:
+      function: of (number of rows, context rows or None, seed).
+      context: `[n_contexts, context_dim]` or None; row r is given context r modulo n_contexts.
+      seed: two integers; each chunk gets a seed of its own.
+      batch_size: rows in a chunk, at most; None for the largest bucket.
+    """
+    results = []
+    for i, (start, stop, size) in enumerate(_chunks(n_rows, batch_size)):
+        rows = None
+        if context is not None:
+            rows = tf.gather(context, np.arange(start, start + size) % context.shape[0])
+        chunk = function(size, rows, tf.random.fold_in(seed, i))
+        results.append(tf.nest.map_structure(lambda r, keep=stop - start: r[:keep], chunk))
+    return _join(results)

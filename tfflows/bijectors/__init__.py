@@ -1,0 +1,22 @@
+"""Bijectors: invertible maps of whole events, all of them TFP bijectors."""
+
+from tfflows.bijectors.autoregressive import MaskedAutoregressive
+from tfflows.bijectors.base import Bijector, Chain, Invert
+from tfflows.bijectors.coupling import Coupling, alternating_mask, half_mask
+from tfflows.bijectors.elementwise import Elementwise
+from tfflows.bijectors.linear import Permutation
+from tfflows.bijectors.normalization import ActNorm, Standardize
+
+__all__ = [
+    "ActNorm",
+    "Bijector",
+    "Chain",
+    "Coupling",
+    "Elementwise",
+    "Invert",
+    "MaskedAutoregressive",
+    "Permutation",
+    "Standardize",
+    "alternating_mask",
+    "half_mask",
+]

@@ -1,0 +1,90 @@
+"""Coupling: one part of the scalars conditions the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfflows.bijectors.base import Bijector
+from tfflows.nets import build_conditioner, describe_net
+from tfflows.numerics import inverse_permutation, split_last, sum_event
+from tfflows.serialization import register
+from tfflows.transformers import Transformer
+
+
+def half_mask(n_dim: int, *, flip: bool = False) -> np.ndarray:
+    """Transforms the second half of the scalars; with `flip`, the first."""
+    return (np.arange(n_dim) >= n_dim // 2) ^ flip
+
+
+def alternating_mask(n_dim: int, *, flip: bool = False) -> np.ndarray:
+    """Transforms every second scalar, beginning with the second; with `flip`, with the first."""
+    return (np.arange(n_dim) % 2 == 1) ^ flip
+
+
+@register
+class Coupling(Bijector):
+    """Transforms some scalars with parameters computed from the others, which pass unchanged.
+
+    x_a = z_a;  x_b = f(z_b; net(z_a, context));  log-det = sum_b log dx_b/dz_b.
+
+    Both directions cost one evaluation of the net.
+
+    Args:
+      transformer: the scalar map f.
+      mask: `[D]` booleans, True for the scalars to transform (`half_mask`, `alternating_mask`, or any).
+      net: a Keras layer called as `net(z_a)` or `net(z_a, context)` that returns
+        `[..., sum(mask) * transformer.n_parameters]`.
+      context_dim: width of the context, or None.
+
+    Raises:
+      ValueError: for a mask without both kinds of scalars, or a net of another width.
+
+    Reference:
+      Dinh, Krueger & Bengio (2014), NICE, https://arxiv.org/abs/1410.8516
+    """
+
+    def __init__(
+        self,
+        transformer: Transformer,
+        mask: Sequence[bool],
+        net: keras.layers.Layer,
+        context_dim: int | None = None,
+        name: str | None = None,
+    ):
+        parameters = dict(locals())
+        mask = np.asarray(mask)
+        if mask.ndim != 1 or mask.dtype != bool or mask.all() or not mask.any():
+            raise ValueError(f"Expected a mask of booleans with at least one True and one False; got {mask.tolist()}.")
+        super().__init__(parameters, event_shape=mask.shape, context_dim=context_dim, name=name)
+        self._transformer = transformer
+        self._transformed, self._passed = np.flatnonzero(mask), np.flatnonzero(~mask)
+        self._merge_order = inverse_permutation([*self._passed, *self._transformed])
+        n_outputs = len(self._transformed) * transformer.n_parameters
+        self._net = build_conditioner(net, len(self._passed), n_outputs, context_dim)
+
+    def _forward_and_log_det(self, z, context):
+        return self._couple(z, context, self._transformer.forward_and_log_det)
+
+    def _inverse_and_log_det(self, x, context):
+        return self._couple(x, context, self._transformer.inverse_and_log_det)
+
+    def _couple(self, value, context, transform):
+        passed = tf.gather(value, self._passed, axis=-1)
+        params = self._net(passed) if context is None else self._net(passed, context)
+        shape = [len(self._transformed), self._transformer.n_parameters]
+        params = split_last(tf.cast(params, value.dtype), shape)
+        changed, log_det = transform(tf.gather(value, self._transformed, axis=-1), params)
+        # A context may have added batch axes.
+        passed = tf.broadcast_to(passed, tf.concat([tf.shape(changed)[:-1], tf.shape(passed)[-1:]], axis=0))
+        merged = tf.gather(tf.concat([passed, changed], axis=-1), self._merge_order, axis=-1)
+        return merged, sum_event(log_det, 1)
+
+    def describe(self):
+        return (
+            f"Coupling: {self._transformer} of {len(self._transformed)} given {len(self._passed)}, "
+            f"{describe_net(self._net)}"
+        )

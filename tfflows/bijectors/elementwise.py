@@ -1,0 +1,76 @@
+"""A transformer for each scalar, with parameters that are learned or given by the context."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from tfflows.bijectors.base import Bijector
+from tfflows.nets import Constant, build_conditioner
+from tfflows.numerics import split_last, sum_event
+from tfflows.serialization import register
+from tfflows.transformers import Transformer
+
+
+@register
+class Elementwise(Bijector):
+    """Transforms each scalar on its own.
+
+    x_i = f(z_i; params_i); log-det = sum_i log dx_i/dz_i.
+
+    Args:
+      transformer: the scalar map f.
+      event_shape: shape of an event; an int is one axis.
+      net: without a context, None: the parameters are learned constants. With one, a Keras layer called as
+        `net(context)` that returns `[..., prod(event_shape) * transformer.n_parameters]`.
+      context_dim: width of the context, or None.
+    """
+
+    def __init__(
+        self,
+        transformer: Transformer,
+        event_shape: int | Sequence[int],
+        net: keras.layers.Layer | None = None,
+        context_dim: int | None = None,
+        name: str | None = None,
+    ):
+        parameters = dict(locals())
+        event_shape = (event_shape,) if isinstance(event_shape, int) else tuple(event_shape)
+        if (net is None) != (context_dim is None):
+            raise ValueError(
+                f"Expected net and context_dim both or neither; got net={net} and context_dim={context_dim}."
+            )
+        super().__init__(
+            parameters,
+            event_ndims=len(event_shape),
+            event_shape=event_shape,
+            context_dim=context_dim,
+            name=name,
+        )
+        self._transformer = transformer
+        self._shape = (*event_shape, transformer.n_parameters)
+        if net is None:
+            self._net = Constant(self._shape)
+        else:
+            self._net = build_conditioner(net, context_dim, math.prod(self._shape))
+
+    def _params(self, context):
+        if context is None:
+            return self._net(None)
+        return split_last(self._net(context), self._shape)
+
+    def _forward_and_log_det(self, z, context):
+        params = tf.cast(self._params(context), z.dtype)
+        x, log_det = self._transformer.forward_and_log_det(z, params)
+        return x, sum_event(log_det, len(self.event_shape))
+
+    def _inverse_and_log_det(self, x, context):
+        params = tf.cast(self._params(context), x.dtype)
+        z, log_det = self._transformer.inverse_and_log_det(x, params)
+        return z, sum_event(log_det, len(self.event_shape))
+
+    def describe(self):
+        return f"Elementwise: {self._transformer}"

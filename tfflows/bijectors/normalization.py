@@ -1,0 +1,119 @@
+"""Location and scale from data: Standardize (fixed) and ActNorm (then trained)."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from tfflows.bijectors.base import Bijector
+from tfflows.nets import Statistics
+from tfflows.numerics import sum_event
+from tfflows.serialization import register
+
+
+class _Normalization(Bijector):
+    """What both have in common: x = location + scale z, one location and scale for each channel."""
+
+    def __init__(self, parameters, event_shape, channels, *, trainable, name):
+        super().__init__(
+            parameters,
+            event_ndims=len(event_shape),
+            event_shape=event_shape,
+            is_constant_jacobian=True,
+            name=name,
+        )
+        self._statistics = Statistics(channels, trainable=trainable)
+        # Each channel's log-scale counts once for every value of the event that it scales.
+        self._repeats = math.prod(event_shape) // math.prod(channels)
+
+    @property
+    def needs_adapt(self):
+        return float(self._statistics.adapted) == 0.0
+
+    def adapt(self, x, context=None):
+        x = np.asarray(x)
+        channels = self._statistics.shape
+        x = x.reshape(-1, *channels)
+        location, scale = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
+        _warn_about_scale(location, scale)
+        self._statistics.set(location, np.where(scale > 0.0, scale, 1.0))
+
+    def _forward_and_log_det(self, z, context):
+        location, log_scale = (tf.cast(s, z.dtype) for s in self._statistics(None))
+        return z * tf.exp(log_scale) + location, self._log_det(z, log_scale)
+
+    def _inverse_and_log_det(self, x, context):
+        location, log_scale = (tf.cast(s, x.dtype) for s in self._statistics(None))
+        z, log_det = (x - location) * tf.exp(-log_scale), self._log_det(x, -log_scale)
+        return tf.cast(z, self.dtype), tf.cast(log_det, self.dtype)
+
+    def _log_det(self, value, log_scale):
+        total = self._repeats * sum_event(log_scale, log_scale.shape.rank)
+        return tf.broadcast_to(total, tf.shape(value)[: tf.rank(value) - len(self.event_shape)])
+
+
+@register
+class Standardize(_Normalization):
+    """Gives every scalar of the data mean 0 and standard deviation 1, as found by `adapt`; not trained.
+
+    x = location + scale z;  log-det = sum_i log scale_i.
+
+    float64 data may come in although the weights are float32: the subtraction is then done in
+    float64, so that data far from zero (mean 5e3, deviation 2e-2) keep their digits.
+
+    Args:
+      event_shape: shape of an event; an int is one axis.
+    """
+
+    def __init__(self, event_shape: int | Sequence[int], name: str | None = None):
+        parameters = dict(locals())
+        shape = (event_shape,) if isinstance(event_shape, int) else tuple(event_shape)
+        super().__init__(parameters, shape, channels=shape, trainable=False, name=name)
+
+    @property
+    def accepts_float64(self):
+        return True
+
+
+@register
+class ActNorm(_Normalization):
+    """Location and scale of each channel: `adapt` standardises what comes in, training goes on from there.
+
+    x = location + scale z;  log-det = (values per channel) * sum_c log scale_c.
+
+    Args:
+      event_shape: shape of an event; an int is one axis. The last axis holds the channels.
+
+    Reference:
+      Kingma & Dhariwal (2018), Glow, https://arxiv.org/abs/1807.03039
+    """
+
+    def __init__(self, event_shape: int | Sequence[int], name: str | None = None):
+        parameters = dict(locals())
+        shape = (event_shape,) if isinstance(event_shape, int) else tuple(event_shape)
+        super().__init__(parameters, shape, channels=shape[-1:], trainable=True, name=name)
+
+
+def _warn_about_scale(location: np.ndarray, scale: np.ndarray) -> None:
+    """Names the columns that are constant, or whose spread float32 cannot resolve."""
+    constant = np.flatnonzero(scale.ravel() == 0.0).tolist()
+    if constant:
+        warnings.warn(
+            f"Columns {constant} are constant in the data: their density is not finite. They are left "
+            "unscaled; drop them, or add noise of the size of their resolution.",
+            stacklevel=4,
+        )
+    # Below 8 float32 steps the samples, and float32 input, are visibly quantised.
+    step = np.spacing(np.abs(location).astype(np.float32)).astype(np.float64)
+    coarse = np.flatnonzero((scale < 8.0 * step).ravel() & (scale > 0.0).ravel()).tolist()
+    if coarse:
+        warnings.warn(
+            f"Columns {coarse} spread so little around their mean that float32 resolves fewer than 8 steps of "
+            "a standard deviation. Subtract the mean in float64 first, or use float64: "
+            "keras.config.set_dtype_policy('float64').",
+            stacklevel=4,
+        )

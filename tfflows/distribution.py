@@ -1,0 +1,65 @@
+"""A fitted flow as a TFP distribution."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+
+class FlowDistribution(tfp.distributions.Distribution):
+    """The density of a `FlowModel`, for one context or a batch of them, wherever TFP takes a distribution.
+
+    Args:
+      flow: the model.
+      context: None, `[context_dim]`, or `[..., context_dim]` for a batch of distributions.
+    """
+
+    def __init__(self, flow, context: tf.Tensor | None = None, name: str = "FlowDistribution"):
+        parameters = dict(locals())
+        self._flow, self._context = flow, context
+        super().__init__(
+            dtype=flow.bijector.dtype,
+            reparameterization_type=tfp.distributions.FULLY_REPARAMETERIZED,
+            validate_args=False,
+            allow_nan_stats=True,
+            parameters=parameters,
+            name=name,
+        )
+
+    @classmethod
+    def _parameter_properties(cls, dtype, num_classes=None):
+        return {}
+
+    def _batch_shape(self):
+        return tf.TensorShape([]) if self._context is None else self._context.shape[:-1]
+
+    def _batch_shape_tensor(self):
+        return tf.shape(self._context)[:-1] if self._context is not None else tf.constant([], tf.int32)
+
+    def _event_shape(self):
+        return tf.TensorShape(self._flow.bijector.event_shape)
+
+    def _event_shape_tensor(self):
+        return tf.constant(self._flow.bijector.event_shape, tf.int32)
+
+    def _log_prob(self, x):
+        z, log_det = self._flow.bijector.inverse_and_log_det(x, self._context)
+        return self._flow.base.log_prob(z) + log_det
+
+    def _sample_n(self, n, seed=None):
+        return self._sample(n, seed)[0]
+
+    def _sample_and_log_prob(self, sample_shape, seed):
+        n = tf.reduce_prod(tf.cast(sample_shape, tf.int32))
+        x, log_prob = self._sample(n, seed)
+        shape = tf.cast(sample_shape, tf.int32)
+        return (
+            tf.reshape(x, tf.concat([shape, tf.shape(x)[1:]], 0)),
+            tf.reshape(log_prob, tf.concat([shape, tf.shape(log_prob)[1:]], 0)),
+        )
+
+    def _sample(self, n, seed):
+        seed = tfp.random.sanitize_seed(seed)
+        z = self._flow.base.sample(tf.concat([[n], self._batch_shape_tensor()], 0), seed)
+        x, log_det = self._flow.bijector.forward_and_log_det(z, self._context)
+        return x, self._flow.base.log_prob(z) - log_det

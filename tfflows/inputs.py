@@ -1,0 +1,260 @@
+"""What users pass in, checked and made into batches. Every refusal of data is here."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+
+import numpy as np
+import tensorflow as tf
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Checked data: x `[n, *event]`, context `[n, context_dim]` or None, weight `[n]` of mean 1 or None."""
+
+    x: np.ndarray
+    context: np.ndarray | None
+    weight: np.ndarray | None
+
+    def take(self, index) -> Rows:
+        parts = (self.x, self.context, self.weight)
+        return Rows(*(None if a is None else a[index] for a in parts))
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What a flow accepts: the shapes, and the dtype it computes in.
+
+    Args:
+      event_shape: shape of one row of x.
+      context_dim: width of the context, or None.
+      dtype: the flow's NumPy dtype; integers become it.
+      keep_float64: whether float64 data stay float64, because the bijector uses all their digits.
+    """
+
+    event_shape: tuple[int, ...]
+    context_dim: int | None
+    dtype: type
+    keep_float64: bool
+
+    def value(self, value, what: str = "x", event_shape: tuple[int, ...] | None = None):
+        """`value` `[n, *event_shape]` as floats: a tensor stays a tensor, all else becomes an array."""
+        value = self._floats(value, what)
+        check_event(value, self.event_shape if event_shape is None else event_shape, what)
+        check_finite(value, what)
+        return value
+
+    def context(self, context, n_rows: int | None):
+        """`context` `[n_rows, context_dim]` as floats, or None where the flow hears none.
+
+        Raises:
+          ValueError: for a context that is missing, superfluous, of another width or length, or not finite.
+        """
+        if self.context_dim is None:
+            if context is None:
+                return None
+            raise ValueError(
+                "Expected no context, because the flow was built without context_dim; got one of type "
+                f"{type(context).__name__}."
+            )
+        if context is None:
+            raise ValueError(f"Expected a context of shape [n, {self.context_dim}]; got none.")
+        context = self.value(context, "context", (self.context_dim,))
+        if n_rows is not None and context.shape[0] not in (None, n_rows):
+            raise ValueError(f"Expected as many rows of context as of x, {n_rows}; got {context.shape[0]}.")
+        return context
+
+    def rows(self, x, context=None, weight=None) -> Rows:
+        """Data in memory, for `fit`, `evaluate` and `adapt`."""
+        x = np.asarray(self.value(x))
+        if len(x) == 0:
+            raise ValueError("Expected at least one row of data; got none.")
+        context = self.context(context, len(x))
+        weight = None if weight is None else self._weight(weight, len(x))
+        return Rows(x, None if context is None else np.asarray(context), weight)
+
+    def dataset(self, x, context, weight, batch_size: int) -> tf.data.Dataset:
+        """Batches for `fit` and `evaluate`, unshuffled, from arrays or from a user's dataset."""
+        if isinstance(x, tf.data.Dataset):
+            if context is not None or weight is not None:
+                raise ValueError("Expected context and weights inside the dataset; got them as arguments.")
+            return self._from_dataset(x)
+        rows = self.rows(x, context, weight)
+        return batches(rows, min(batch_size, len(rows)), shuffle=False)
+
+    def _floats(self, value, what):
+        if not tf.is_tensor(value):
+            value = np.asarray(value)
+            if value.dtype.kind not in "biuf":
+                raise ValueError(
+                    f"Expected numbers in {what}; got dtype {value.dtype}. Encode text and dates as numbers first."
+                )
+        dtype = np.dtype(value.dtype.as_numpy_dtype if tf.is_tensor(value) else value.dtype)
+        if dtype == self.dtype or (dtype == np.float64 and self.keep_float64):
+            return value
+        return tf.cast(value, self.dtype) if tf.is_tensor(value) else value.astype(self.dtype)
+
+    def _weight(self, weight, n_rows):
+        weight = np.asarray(weight, dtype=np.float64)
+        if weight.shape != (n_rows,):
+            raise ValueError(f"Expected sample_weight of shape [{n_rows}]; got {list(weight.shape)}.")
+        bad = np.flatnonzero(~(np.isfinite(weight) & (weight >= 0.0)))
+        if len(bad):
+            raise ValueError(
+                f"Expected finite sample weights >= 0; got {weight[bad[0]]} in row {bad[0]}, and {len(bad)} "
+                "such rows in all."
+            )
+        if not weight.any():
+            raise ValueError("Expected at least one sample weight > 0; got only zeros.")
+        return (weight / weight.mean()).astype(self.dtype)
+
+    def _from_dataset(self, dataset):
+        spec = dataset.element_spec
+        parts = spec if isinstance(spec, tuple) else (spec,)
+        tensors = [isinstance(part, tf.TensorSpec) for part in parts]
+        if not 1 <= len(parts) <= 3 or not tensors[0] or not all(tensors[2:]):
+            raise ValueError(f"Expected a dataset of batches x, (x, context) or (x, context, weight); got {spec}.")
+        if parts[0].shape.rank is not None and parts[0].shape.rank == len(self.event_shape):
+            raise ValueError(f"Expected a batched dataset, as from .batch(256); got elements {parts[0]}.")
+        has_context = len(parts) > 1 and tensors[1]
+        if has_context != (self.context_dim is not None):
+            expected, got = ("no", "one") if has_context else ("a", "none")
+            raise ValueError(f"Expected a dataset with {expected} context; got {got}.")
+        if parts[0].shape.rank is not None:
+            check_event(parts[0], self.event_shape, "x")
+        if has_context and parts[1].shape.rank is not None:
+            check_event(parts[1], (self.context_dim,), "context")
+
+        def standardise(*element):
+            x = self._floats(element[0], "x")
+            data = {"x": tf.ensure_shape(x, [None, *self.event_shape])}
+            if has_context:
+                data["context"] = tf.ensure_shape(tf.cast(element[1], self.dtype), [None, self.context_dim])
+            weight = tf.cast(element[2], self.dtype) if len(element) > 2 else tf.ones(tf.shape(x)[:1], self.dtype)
+            return data | {"weight": weight}
+
+        return dataset.map(standardise, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def is_symbolic(value) -> bool:
+    """Whether `value` is a tensor of a graph that is being traced, without numbers to check."""
+    return tf.is_tensor(value) and not hasattr(value, "numpy")
+
+
+def check_event(value, event_shape: tuple[int, ...], what: str) -> None:
+    """Raises if `value` is not of shape `[n, *event_shape]`."""
+    shape = tuple(value.shape)
+    if len(shape) == 1 + len(event_shape) and all(
+        a is None or a == b for a, b in zip(shape[1:], event_shape, strict=True)
+    ):
+        return
+    hint = ""
+    if len(shape) == len(event_shape) == 1:
+        hint = f" A column is {what}[:, None]." if event_shape == (1,) else f" One row is {what}[None]."
+    expected = ", ".join(["n", *map(str, event_shape)])
+    raise ValueError(f"Expected {what} of shape [{expected}]; got {list(shape)}.{hint}")
+
+
+def check_finite(value, what: str) -> None:
+    """Raises if rows of `value` hold NaN or inf, and says which."""
+    if is_symbolic(value):
+        return
+    array = np.asarray(value)
+    # The sum is finite unless an entry is not, or it overflows, which the second look settles.
+    with np.errstate(all="ignore"):
+        if np.isfinite(array.sum(dtype=np.float64)):
+            return
+    bad = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))
+    if len(bad):
+        first = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
+        raise ValueError(f"Expected finite numbers in {what}; got NaN or inf in {len(bad)} rows: {first}.")
+
+
+def hold_out(rows: Rows, fraction: float, *, shuffle: bool) -> tuple[Rows, Rows]:
+    """Splits rows into training and validation: the last ones, as Keras does, or random ones."""
+    if not 0.0 < fraction < 1.0:
+        raise ValueError(f"Expected validation_split in (0, 1); got {fraction}.")
+    n_held = max(1, round(fraction * len(rows)))
+    if n_held >= len(rows):
+        raise ValueError(f"Expected more rows than the {n_held} to hold out; got {len(rows)}.")
+    order = np.random.permutation(len(rows)) if shuffle else np.arange(len(rows))
+    return rows.take(order[:-n_held]), rows.take(order[-n_held:])
+
+
+def batches(rows: Rows, batch_size: int, *, shuffle: bool) -> tf.data.Dataset:
+    """Batches of exactly `batch_size` rows, as dicts of x, weight and, if there is one, context.
+
+    The last batch is filled up with rows of weight zero, so that every step has one shape and XLA compiles
+    once. With `shuffle` the order is a new one in each epoch.
+    """
+    n = len(rows)
+    n_batches = -(-n // batch_size)
+    data = {"x": rows.x, "context": rows.context}
+    data = {k: tf.constant(v) for k, v in data.items() if v is not None}
+    weight = tf.constant(np.ones(n, np.float32) if rows.weight is None else rows.weight)
+    seeds = tf.data.Dataset.random(seed=np.random.randint(2**31), rerandomize_each_iteration=True)
+
+    def epoch(seed):
+        order = tf.range(n)
+        if shuffle:
+            order = tf.random.experimental.stateless_shuffle(order, seed)
+        index = tf.pad(order, [[0, n_batches * batch_size - n]], constant_values=-1)
+        return tf.data.Dataset.from_tensor_slices(tf.reshape(index, [n_batches, batch_size]))
+
+    def gather(index):
+        filler = index < 0
+        index = tf.maximum(index, 0)
+        row_weight = tf.where(filler, tf.zeros_like(weight[:1]), tf.gather(weight, index))
+        return {k: tf.gather(v, index) for k, v in data.items()} | {"weight": row_weight}
+
+    dataset = seeds.batch(2, drop_remainder=True).take(1).flat_map(epoch)
+    dataset = dataset.map(gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(n_batches))
+    return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def first_rows(dataset: tf.data.Dataset, n_rows: int) -> Rows:
+    """Rows of positive weight from the front of a dataset of dicts: at least `n_rows`, if it has them."""
+    parts, count = [], 0
+    for batch in dataset.as_numpy_iterator():
+        keep = batch["weight"] > 0.0
+        parts.append({k: v[keep] for k, v in batch.items()})
+        count += int(keep.sum())
+        if count >= n_rows:
+            break
+    if count == 0:
+        raise ValueError("Expected at least one row of data in the dataset; got none.")
+    merged = {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
+    check_finite(merged["x"], "the dataset's x")
+    return Rows(merged["x"], merged.get("context"), None)
+
+
+def check_enough(rows: Rows) -> None:
+    """Raises for a single row; warns where rows are too few to determine a density."""
+    n_dim = int(np.prod(rows.x.shape[1:]))
+    if len(rows) < 2:
+        raise ValueError(f"Expected at least 2 rows to fit a density; got {len(rows)}.")
+    if len(rows) <= n_dim:
+        warnings.warn(
+            f"{len(rows)} rows of {n_dim} dimensions: the fit will describe these rows and little else.",
+            stacklevel=3,
+        )
+
+
+def unpack(data) -> tuple:
+    """x, (x, context) or (x, context, weight) as three, with None for what is missing."""
+    if not isinstance(data, (tuple, list)):
+        return data, None, None
+    if not 1 <= len(data) <= 3:
+        raise ValueError(f"Expected x, (x, context) or (x, context, weight); got {len(data)} entries.")
+    return (*data, None, None)[:3]
+
+
+def check_batch_size(batch_size: int | None) -> None:
+    """Raises unless `batch_size` is None or a positive number."""
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"Expected batch_size >= 1; got {batch_size}.")

@@ -1,0 +1,409 @@
+"""FlowModel: a bijector and a base distribution as one Keras model."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfflows import bases, batching, inputs, training
+from tfflows.bijectors.base import Bijector, Chain, describe
+from tfflows.distribution import FlowDistribution
+from tfflows.losses import Loss, NegativeLogLikelihood
+from tfflows.serialization import deserialize, register, serialize
+
+BATCH_SIZE = 256
+EVALUATE_BATCH_SIZE = 1024
+ADAPT_ROWS = 100_000  # of a tf.data pipeline; arrays are used whole
+
+
+@register
+class FlowModel(keras.Model):
+    """A normalizing flow: a distribution that is fitted with `fit`, evaluated and sampled.
+
+    x = bijector.forward(z), z ~ base;  log p(x) = log base(z) + log |det dz/dx|.
+
+    Calling it, `flow(x)` or `flow(x, context)`, gives the log-density, inside other Keras models too.
+
+    Args:
+      bijector: the invertible map, such as a preset (`RealNVP(n_dim)`), or a `Chain`.
+      base: distribution of the latents: one of `bases`, or a TFP distribution without variables; a standard
+        normal by default.
+
+    Raises:
+      ValueError: if bijector and base do not fit each other.
+    """
+
+    def __init__(self, bijector: Bijector, base: bases.Base | None = None, **kwargs):
+        if not isinstance(bijector, Bijector):
+            raise ValueError(
+                f"Expected a bijector of tfflows; got {bijector!r}. A stock TFP one goes inside a `Chain`."
+            )
+        if bijector.event_shape is None:
+            raise ValueError("Expected a bijector that knows its event shape, which no part of this one does.")
+        latent_shape = tuple(bijector.inverse_event_shape(bijector.event_shape).as_list())
+        if base is None:
+            base = bases.StandardNormal(latent_shape)
+        elif isinstance(base, tfp.distributions.Distribution):
+            base = bases.FromTFP(base)
+        if not isinstance(base, bases.Base):
+            raise ValueError(f"Expected a base of tfflows.bases or a TFP distribution; got {base!r}.")
+        if base.event_shape != latent_shape:
+            raise ValueError(f"Expected a base of event shape {latent_shape}; got {base.event_shape}.")
+        super().__init__(**kwargs)
+        self.bijector = bijector
+        self.base = base
+        # Keras sees no weights inside a TFP object; this list is how it finds all of them.
+        self.bijector_layers = bijector.layers
+        self.inputs = inputs.Inputs(
+            bijector.event_shape,
+            bijector.context_dim,
+            bijector.dtype.as_numpy_dtype,
+            bijector.accepts_float64,
+        )
+        self.loss_tracker = keras.metrics.Mean(name="loss")
+        self.flow_loss = NegativeLogLikelihood()
+        self.use_xla = True
+        self._functions = {}
+        self.built = True
+
+    # The five verbs and their relatives.
+
+    def log_prob(self, x, context=None, *, batch_size: int | None = None) -> tf.Tensor:
+        """Log-density in nats.
+
+        Args:
+          x: `[n, *event]`, NumPy array, tensor or pandas frame.
+          context: `[n, context_dim]`, if the flow is conditional.
+          batch_size: rows worked on at a time; bounds the memory.
+
+        Returns:
+          `[n]`.
+
+        Raises:
+          ValueError: for data of another shape or type, with NaN or inf, or a context that does not fit.
+        """
+        return self._over_rows("log_prob", x, context, batch_size)
+
+    def encode(self, x, context=None, *, return_log_det: bool = False, batch_size: int | None = None):
+        """The latents z `[n, *latent]` of data x, and log |det dz/dx| `[n]` if `return_log_det`."""
+        z, log_det = self._over_rows("encode", x, context, batch_size)
+        return (z, log_det) if return_log_det else z
+
+    def decode(self, z, context=None, *, return_log_det: bool = False, batch_size: int | None = None):
+        """The data x `[n, *event]` of latents z, and log |det dx/dz| `[n]` if `return_log_det`."""
+        x, log_det = self._over_rows("decode", z, context, batch_size)
+        return (x, log_det) if return_log_det else x
+
+    def sample(self, n: int, context=None, *, seed=None, temperature=1.0, batch_size: int | None = None):
+        """Draws from the flow.
+
+        Args:
+          n: number of draws, > 0.
+          context: None; `[context_dim]` for one condition; or `[batch, context_dim]`.
+          seed: an integer or a pair of them makes the draws reproducible.
+          temperature: multiplies the spread of the latents; below 1 draws come from denser regions.
+          batch_size: rows worked on at a time; bounds the memory.
+
+        Returns:
+          `[n, *event]`, or `[n, batch, *event]` for a batch of contexts.
+        """
+        return self._draw("sample_only", n, context, seed, temperature, batch_size)
+
+    def sample_and_log_prob(self, n: int, context=None, *, seed=None, temperature=1.0, batch_size: int | None = None):
+        """Draws and the log-density they were drawn with, in one pass; arguments as in `sample`.
+
+        With a temperature other than 1 the density is that of the tempered flow.
+        """
+        return self._draw("sample_and_log_prob", n, context, seed, temperature, batch_size)
+
+    def distribution(self, context=None) -> FlowDistribution:
+        """The flow as a `tfd.Distribution`, given a context `[..., context_dim]` if it is conditional."""
+        if context is not None or self.context_dim is not None:
+            rows = None if context is None else tf.reshape(context, [-1, np.shape(context)[-1]])
+            self.inputs.context(rows, None)
+            context = tf.cast(context, self.bijector.dtype)
+        return FlowDistribution(self, context)
+
+    def call(self, x, context=None):
+        return self._log_prob(x, context)
+
+    # What they compute, in graph.
+
+    def _log_prob(self, x, context):
+        z, log_det = self._encode(x, context)
+        return self.base.log_prob(z) + log_det
+
+    def _encode(self, x, context):
+        return self.bijector.inverse_and_log_det(x, context)
+
+    def _decode(self, z, context):
+        return self.bijector.forward_and_log_det(z, context)
+
+    def _sample_and_log_prob(self, shape, context, seed, temperature):
+        z = self.base.sample(shape, seed, temperature)
+        x, log_det = self.bijector.forward_and_log_det(z, context)
+        return x, self.base.log_prob(z, temperature) - log_det
+
+    def _sample_only(self, shape, context, seed, temperature):
+        return self.bijector.forward_and_log_det(self.base.sample(shape, seed, temperature), context)[0]
+
+    def _compiled(self, verb):
+        """The verb's function, compiled once for each padded number of rows."""
+        if verb not in self._functions:
+            self._functions[verb] = tf.function(getattr(self, f"_{verb}"), jit_compile=self.use_xla)
+        return self._functions[verb]
+
+    def _over_rows(self, verb, value, context, batch_size):
+        what, shape = ("z", self.base.event_shape) if verb == "decode" else ("x", self.bijector.event_shape)
+        value = self.inputs.value(value, what, shape)
+        context = self.inputs.context(context, value.shape[0])
+        inputs.check_batch_size(batch_size)
+        if inputs.is_symbolic(value) or not tf.executing_eagerly():
+            return getattr(self, f"_{verb}")(value, context)
+        return batching.map_rows(self._compiled(verb), [value, context], batch_size)
+
+    def _draw(self, verb, n, context, seed, temperature, batch_size):
+        if not tf.is_tensor(n) and (isinstance(n, bool) or int(n) != n or n < 1):
+            raise ValueError(f"Expected a number of draws n >= 1; got {n}.")
+        if not inputs.is_symbolic(temperature) and not 0.0 <= float(temperature) < np.inf:
+            raise ValueError(f"Expected a finite temperature >= 0; got {temperature}.")
+        if isinstance(self.base, bases.FromTFP):  # knows no other, and says so
+            bases.check_temperature(temperature)
+        inputs.check_batch_size(batch_size)
+        is_single = context is not None and len(np.shape(context)) == 1
+        context = self.inputs.context(tf.convert_to_tensor(context)[None] if is_single else context, None)
+        n_contexts = 1 if context is None else context.shape[0]
+        seed = tfp.random.sanitize_seed(seed)
+        temperature = tf.cast(temperature, self.bijector.dtype)
+        if tf.executing_eagerly():
+            function = self._compiled(verb)
+            result = batching.draw_rows(
+                lambda size, rows, seed: function([size], rows, seed, temperature),
+                int(n) * n_contexts,
+                None if context is None else tf.cast(context, self.bijector.dtype),
+                seed,
+                batch_size,
+            )
+        else:
+            if context is not None:
+                n_contexts = tf.shape(context)[0]
+                context = tf.tile(context, [n, 1])
+            result = getattr(self, f"_{verb}")([n * n_contexts], context, seed, temperature)
+        if context is None or is_single:
+            return result
+        return tf.nest.map_structure(
+            lambda r: tf.reshape(r, tf.concat([[n, n_contexts], tf.shape(r)[1:]], axis=0)), result
+        )
+
+    # Training.
+
+    def compile(self, optimizer=None, loss: Loss | None = None, *, jit_compile: bool = True, **kwargs):
+        """Sets how to train; optional, `fit` calls it with the defaults.
+
+        Args:
+          optimizer: a Keras optimizer; by default Adam at 1e-3 with gradients clipped to a norm of 5.
+          loss: a loss of `tfflows.losses`; negative log-likelihood by default.
+          jit_compile: whether `fit` and all verbs run under XLA.
+          **kwargs: Keras' `run_eagerly`, `steps_per_execution`, `auto_scale_loss`.
+        """
+        if kwargs.get("metrics") or kwargs.get("weighted_metrics") or kwargs.get("loss_weights"):
+            raise ValueError("Expected no metrics: they compare with labels, which a flow has none of.")
+        if loss is not None and not isinstance(loss, Loss):
+            raise ValueError(f"Expected a loss of tfflows.losses; got {loss!r}.")
+        if optimizer is None:
+            optimizer = keras.optimizers.Adam(1e-3, global_clipnorm=5.0)
+        super().compile(optimizer=optimizer, jit_compile=jit_compile and not kwargs.get("run_eagerly"), **kwargs)
+        self.flow_loss = loss or NegativeLogLikelihood()
+        self.use_xla = bool(jit_compile)
+        self._functions = {}
+
+    def adapt(self, x, context=None) -> None:
+        """Sets what is taken from data without gradients (Standardize, ActNorm). The first `fit` calls it."""
+        rows = self.inputs.rows(x, context)
+        self.bijector.adapt(rows.x, rows.context)
+
+    def fit(
+        self,
+        x,
+        context=None,
+        sample_weight=None,
+        *,
+        batch_size: int | None = None,
+        epochs: int | None = None,
+        verbose="auto",
+        callbacks=None,
+        validation_split: float | None = None,
+        validation_data=None,
+        shuffle: bool = True,
+        **kwargs,
+    ) -> keras.callbacks.History:
+        """Fits the flow to data; the arguments are those of Keras' `fit`.
+
+        With `epochs=None` it decides itself: it holds out a random `validation_split` (10 %) unless
+        `validation_data` is given, trains until the held-out loss has not improved for 30 epochs (1000 at
+        most), and restores the best weights. With a number of epochs it is plain Keras.
+
+        Args:
+          x: `[n, *event]`: array, tensor or pandas frame; or a `tf.data.Dataset` of batches x, (x, context)
+            or (x, context, weight), where context is () if there is none.
+          context: `[n, context_dim]`, if the flow is conditional.
+          sample_weight: `[n]`, >= 0.
+          batch_size: 256 by default.
+          validation_data: x, (x, context) or (x, context, weight), context None if there is none; or a
+            dataset.
+          **kwargs: Keras' `initial_epoch`, `steps_per_epoch`, `validation_steps`, `validation_batch_size`,
+            `validation_freq`.
+
+        Returns:
+          Keras' history; `loss` and `val_loss` are the mean loss, by default the NLL in nats.
+
+        Raises:
+          ValueError: for data that do not fit the flow, before anything is trained.
+          FloatingPointError: if loss or gradient stop being finite; says where, and leaves the weights
+            of before.
+        """
+        if not self.compiled:
+            self.compile()
+        inputs.check_batch_size(batch_size)
+        automatic, batch_size = epochs is None, batch_size or BATCH_SIZE
+        validation = None
+        if validation_data is not None:
+            size = kwargs.pop("validation_batch_size", None) or batch_size
+            validation = self.inputs.dataset(*inputs.unpack(validation_data), size)
+        if isinstance(x, tf.data.Dataset):
+            if validation_split:
+                raise ValueError("Expected validation_data, not validation_split, with a tf.data.Dataset.")
+            if automatic and validation is None:
+                raise ValueError("Expected epochs or validation_data with a tf.data.Dataset; got neither.")
+            dataset = self.inputs.dataset(x, context, sample_weight, batch_size)
+            sample = inputs.first_rows(dataset, ADAPT_ROWS) if self.bijector.needs_adapt else None
+        else:
+            rows = self.inputs.rows(x, context, sample_weight)
+            inputs.check_enough(rows)
+            if validation is None and (validation_split or automatic):
+                fraction = 0.1 if validation_split is None else validation_split
+                rows, held = inputs.hold_out(rows, fraction, shuffle=automatic)
+                validation = inputs.batches(held, min(batch_size, len(held)), shuffle=False)
+            dataset = inputs.batches(rows, min(batch_size, len(rows)), shuffle=bool(shuffle))
+            sample = rows if rows.weight is None else rows.take(rows.weight > 0.0)
+        if self.bijector.needs_adapt:
+            self.bijector.adapt(sample.x, sample.context)
+        callbacks = [training.StopOnNonFinite(), *tf.nest.flatten(callbacks or [])]
+        stop = training.until_converged() if automatic else []
+        try:
+            return super().fit(
+                dataset,
+                epochs=training.MAX_EPOCHS if automatic else epochs,
+                verbose=verbose,
+                callbacks=[*callbacks, *stop],
+                validation_data=validation,
+                shuffle=False,  # the dataset has shuffled already
+                **kwargs,
+            )
+        except training.NonFiniteLossError as error:
+            raise FloatingPointError(
+                f"The loss or its gradient is not finite {error}. {training.explain(self, dataset)} The model "
+                "has the weights from before that step. A smaller learning rate may help, or gradient clipping."
+            ) from None
+        except KeyboardInterrupt:
+            training.restore_best(stop)
+            raise
+
+    def evaluate(self, x, context=None, sample_weight=None, *, batch_size: int | None = None, **kwargs):
+        """The mean loss of data, by default the NLL in nats; arguments as in `fit` and Keras' `evaluate`."""
+        if kwargs.get("_use_cached_eval_dataset"):  # Keras' fit, validating
+            kwargs.pop("y", None)
+            return super().evaluate(x=x, sample_weight=sample_weight, batch_size=batch_size, **kwargs)
+        if not self.compiled:
+            self.compile()
+        inputs.check_batch_size(batch_size)
+        dataset = self.inputs.dataset(x, context, sample_weight, batch_size or EVALUATE_BATCH_SIZE)
+        return super().evaluate(dataset, **kwargs)
+
+    def train_step(self, data):
+        x, context, weight = data["x"], data.get("context"), data["weight"]
+        with tf.GradientTape() as tape:
+            loss = _weighted_mean(self.flow_loss(self, x, context), weight)
+            objective = tf.add_n([loss, *(tf.cast(extra, loss.dtype) for extra in self.losses)])
+            scaled = self.optimizer.scale_loss(objective)
+        weights = self.trainable_weights
+        gradients = tape.gradient(scaled, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        # A bad step must not reach the weights: its gradients are dropped, its loss is shown as NaN, and
+        # the callback StopOnNonFinite ends the fit.
+        finite = tf.math.is_finite(objective + tf.linalg.global_norm(gradients))
+        gradients = [tf.where(finite, g, tf.zeros_like(g)) for g in gradients]
+        self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
+        self.loss_tracker.update_state(tf.where(finite, loss, np.nan), sample_weight=tf.reduce_sum(weight))
+        return {"loss": self.loss_tracker.result()}
+
+    def test_step(self, data):
+        x, context, weight = data["x"], data.get("context"), data["weight"]
+        loss = _weighted_mean(self.flow_loss(self, x, context), weight)
+        self.loss_tracker.update_state(loss, sample_weight=tf.reduce_sum(weight))
+        return {"loss": self.loss_tracker.result()}
+
+    @property
+    def metrics(self):
+        return [self.loss_tracker]
+
+    # Facts and files.
+
+    @property
+    def context_dim(self) -> int | None:
+        """Width of the context vectors, or None for a flow without context."""
+        return self.bijector.context_dim
+
+    def get_config(self):
+        return {
+            "name": self.name,
+            "trainable": self.trainable,
+            "bijector": serialize(self.bijector),
+            "base": serialize(self.base),
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        return cls(deserialize(config.pop("bijector")), deserialize(config.pop("base")), **config)
+
+    def get_compile_config(self):
+        if not self.compiled:
+            return None
+        return {
+            "optimizer": keras.saving.serialize_keras_object(self.optimizer),
+            "loss": serialize(self.flow_loss),
+            "jit_compile": self.use_xla,
+        }
+
+    def compile_from_config(self, config):
+        self.compile(**{k: deserialize(v) for k, v in config.items()})
+        self.optimizer.build(self.trainable_variables)
+
+    def __repr__(self):
+        return (
+            f"FlowModel({describe(self.bijector)}, event_shape={self.bijector.event_shape}, "
+            f"context_dim={self.context_dim}, base={type(self.base).__name__}, weights={self.count_params():,})"
+        )
+
+    def summary(self, print_fn=print, **kwargs):
+        """Prints the flow part by part, from the data to the latent, with numbers of weights."""
+        del kwargs  # Keras' layout options have no meaning for this table
+        parts = self.bijector.bijectors if isinstance(self.bijector, Chain) else [self.bijector]
+        rows = [("data", f"shape {self.bijector.event_shape}", "")]
+        for i, part in enumerate(parts):
+            layers = part.layers if isinstance(part, Bijector) else []
+            rows.append((str(i), describe(part), f"{sum(layer.count_params() for layer in layers):,}"))
+        rows.append(("latent", type(self.base).__name__, f"{self.base.count_params():,}"))
+        width = max(len(row[1]) for row in rows)
+        lines = [f"{a:<7}{b:<{width}}{c:>12}" for a, b, c in rows]
+        total = f"{self.count_params():,} weights"
+        print_fn("\n".join([repr(self.name), *lines, f"{total:>{width + 19}}"]))
+
+
+def _weighted_mean(values, weight):
+    weight = tf.cast(weight, values.dtype)
+    # A row of weight zero (a filler of the last batch) must not turn into NaN.
+    total = tf.reduce_sum(tf.where(weight > 0.0, values * weight, tf.zeros_like(values)))
+    return tf.math.divide_no_nan(total, tf.reduce_sum(weight))

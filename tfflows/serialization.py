@@ -1,0 +1,78 @@
+"""Configs for `.keras` files: constructor arguments out, the same object back in.
+
+Our transformers, bijectors and bases are rebuilt from the arguments they were made with. Stock TFP objects,
+which keep those too (`.parameters`), can stand in a chain or as a base and go the same way.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+PACKAGE = "tfflows"
+
+# Only these modules' public names can be rebuilt from a file: a config names a class, never code.
+_TFP_MODULES = {"tfb": tfp.bijectors, "tfd": tfp.distributions}
+
+
+def register(cls: type) -> type:
+    """Class decorator: Keras can save and load the class without `custom_objects`."""
+    return keras.saving.register_keras_serializable(PACKAGE)(cls)
+
+
+def serialize(value: Any) -> Any:
+    """A JSON-ready description of a constructor argument."""
+    if isinstance(value, (list, tuple)):
+        return [serialize(v) for v in value]
+    if isinstance(value, (tf.Tensor, np.ndarray, np.generic)):
+        value = np.asarray(value)
+        return {"array": value.tolist(), "dtype": value.dtype.name}
+    if isinstance(value, tf.DType):
+        return {"dtype_name": value.name}
+    if hasattr(value, "get_config"):
+        return keras.saving.serialize_keras_object(value)
+    if isinstance(value, (tfp.bijectors.Bijector, tfp.distributions.Distribution)):
+        return _serialize_tfp(value)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise ValueError(
+        "Expected arguments that a file can hold (numbers, strings, arrays, Keras layers, tfflows "
+        f"or TFP objects); got {value!r}."
+    )
+
+
+def deserialize(config: Any) -> Any:
+    """The inverse of `serialize`."""
+    if isinstance(config, (list, tuple)):
+        return [deserialize(c) for c in config]
+    if not isinstance(config, dict):
+        return config
+    if "array" in config:
+        return np.asarray(config["array"], dtype=config["dtype"])
+    if "dtype_name" in config:
+        return tf.as_dtype(config["dtype_name"])
+    if "tfp_class" in config:
+        module, _, name = config["tfp_class"].partition(".")
+        cls = getattr(_TFP_MODULES.get(module), name, None)
+        if not (inspect.isclass(cls) and name[:1].isalpha()):
+            raise ValueError(f"Expected a public class of TFP; got {config['tfp_class']!r}.")
+        return cls(**{k: deserialize(v) for k, v in config["parameters"].items()})
+    return keras.saving.deserialize_keras_object(config)
+
+
+def _serialize_tfp(value: Any) -> dict:
+    # The private classes that `tfb.Invert(...)` and friends build derive from or are named after a public one.
+    for cls in type(value).__mro__:
+        name = cls.__name__.lstrip("_")
+        for alias, module in _TFP_MODULES.items():
+            public = getattr(module, name, None)
+            if inspect.isclass(public) and public.__module__ == cls.__module__:
+                accepted = inspect.signature(public.__init__).parameters
+                parameters = {k: serialize(v) for k, v in value.parameters.items() if k in accepted and k != "name"}
+                return {"tfp_class": f"{alias}.{name}", "parameters": parameters}
+    raise ValueError(f"Expected a public class of TFP; got {type(value).__name__}.")

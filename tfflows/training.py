@@ -1,0 +1,89 @@
+"""What happens around the steps of `fit`: when to stop, and what to say when a loss is not finite."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from tfflows.bijectors.base import Chain, describe
+
+MAX_EPOCHS = 1000
+PATIENCE = 30
+
+
+def until_converged() -> list[keras.callbacks.Callback]:
+    """Callbacks of `fit(epochs=None)`: stop when the held-out NLL stops improving, keep the best weights."""
+    return [
+        # Shrinking steps average the noise of the mini-batches away, worth some 0.01 nats.
+        keras.callbacks.ReduceLROnPlateau("val_loss", factor=0.5, patience=PATIENCE // 3, min_lr=1e-5),
+        keras.callbacks.EarlyStopping("val_loss", patience=PATIENCE, restore_best_weights=True),
+    ]
+
+
+def restore_best(callbacks: list[keras.callbacks.Callback]) -> None:
+    """Puts the best weights back after an interrupted fit."""
+    for callback in callbacks:
+        best = getattr(callback, "best_weights", None)
+        if best is not None:
+            callback.model.set_weights(best)
+
+
+class StopOnNonFinite(keras.callbacks.Callback):
+    """Stops the fit at the first batch whose loss or gradient is not finite."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        loss = float((logs or {}).get("loss", 0.0))
+        if loss != loss or loss in (float("inf"), -float("inf")):
+            raise NonFiniteLossError(self.params.get("epochs"), self.epoch, batch)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+
+class NonFiniteLossError(FloatingPointError):
+    """A loss or gradient that is NaN or infinite."""
+
+    def __init__(self, n_epochs, epoch, batch):
+        super().__init__(f"in epoch {epoch + 1} of {n_epochs}, batch {batch + 1}")
+
+
+def explain(flow, dataset: tf.data.Dataset) -> str:
+    """Where the first number that is not finite comes from, found by going through the data again.
+
+    Args:
+      flow: the model, with the weights from before the bad step.
+      dataset: dicts of x, weight and perhaps context.
+    """
+    for batch in dataset:
+        x, context = batch["x"], batch.get("context")
+        rows = tf.where(batch["weight"] > 0.0)[:, 0]
+        for name, value in (("x", x), ("context", context)):
+            if value is not None and (bad := _bad_rows(value, rows)):
+                return f"The {name} of the data is not finite, in {len(bad)} rows of a batch."
+        value = x
+        for part in flow.bijector.bijectors if isinstance(flow.bijector, Chain) else [flow.bijector]:
+            value, log_det = Chain([part]).inverse_and_log_det(value, context)
+            for name, result in (("value", value), ("log-det", log_det)):
+                if bad := _bad_rows(result, rows):
+                    return (
+                        f"The {name} of '{describe(part)}' is not finite for {len(bad)} rows of a batch, such "
+                        f"as x = {x.numpy()[bad[0]]}."
+                    )
+        if bad := _bad_rows(flow.base.log_prob(value), rows):
+            return (
+                f"The log-density of the base is not finite for {len(bad)} rows of a batch, such as "
+                f"x = {x.numpy()[bad[0]]}: they lie outside its support."
+            )
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(flow.flow_loss(flow, x, context))
+        weights = flow.trainable_weights
+        for weight, gradient in zip(weights, tape.gradient(loss, weights), strict=True):
+            if gradient is not None and not bool(tf.reduce_all(tf.math.is_finite(gradient))):
+                return f"The gradient with respect to {weight.path} is not finite."
+    return "Going through the data again with these weights, every number was finite."
+
+
+def _bad_rows(value, rows) -> list[int]:
+    axes = list(range(1, value.shape.rank))
+    finite = tf.reduce_all(tf.math.is_finite(value), axis=axes)
+    return [int(r) for r in rows if not bool(finite[int(r)])]

@@ -1,0 +1,37 @@
+"""What every transformer is."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import tensorflow as tf
+
+
+class Transformer:
+    """An increasing map of one number, x = f(z; params), with its inverse.
+
+    `forward` generates (latent z to data x) and `inverse` normalises, as in TFP. A transformer holds no
+    weights; its parameters come from a net or from a learned constant, and all-zero parameters
+    mean the identity. Concrete transformers are frozen dataclasses: the fields are the
+    constructor's arguments.
+    """
+
+    @property
+    def n_parameters(self) -> int:
+        """How many parameters one number needs."""
+        raise NotImplementedError  # abstract
+
+    def forward_and_log_det(self, z: tf.Tensor, params: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Maps `z` `[...]` with `params` `[..., n_parameters]` to x and log dx/dz, both `[...]`."""
+        raise NotImplementedError  # abstract
+
+    def inverse_and_log_det(self, x: tf.Tensor, params: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Maps `x` `[...]` with `params` `[..., n_parameters]` to z and log dz/dx, both `[...]`."""
+        raise NotImplementedError  # abstract
+
+    def get_config(self) -> dict:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config: dict) -> Transformer:
+        return cls(**config)
