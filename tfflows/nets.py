@@ -8,6 +8,7 @@ parameters mean the identity, so every flow starts as the identity map.
 from __future__ import annotations
 
 import itertools
+import math
 import warnings
 from collections.abc import Sequence
 
@@ -123,7 +124,7 @@ class _FeedForward(keras.layers.Layer):
         return kernel, self.add_weight(shape=(n_out,), initializer="zeros", name=f"{name}_bias")
 
     def call(self, x, context=None):
-        shift = [_matmul(context, k) for k in self._context_kernels] if context is not None else []
+        shift = [tf.matmul(context, k) for k in self._context_kernels] if context is not None else []
         h = _affine(x, self._first, self._mask_in)
         if shift:
             h = h + shift[0]
@@ -270,18 +271,43 @@ class MADE(_FeedForward):
 def build_conditioner(
     net: keras.layers.Layer, n_inputs: int, n_outputs: int, context_dim: int | None = None
 ) -> keras.layers.Layer:
-    """Builds `net` by a call on zeros, so that all weights exist before any data, and checks its width.
+    """Builds `net`, so that all its weights exist before any data, and checks its width.
 
     Raises:
-      ValueError: if its output does not have the last axes that multiply to `n_outputs`.
+      ValueError: if the last axes of its output do not multiply to `n_outputs`.
     """
-    if not callable(net):
+    if not isinstance(net, keras.layers.Layer):
         raise ValueError(f"Expected a Keras layer as net; got {net!r}.")
-    arguments = [tf.zeros([2, n_inputs])] + ([] if context_dim is None else [tf.zeros([2, context_dim])])
-    shape = net(*arguments).shape
-    if shape.num_elements() != 2 * n_outputs:
+    widths = [n_inputs] if context_dim is None else [n_inputs, context_dim]
+    shape = net(*(keras.KerasTensor((None, width)) for width in widths)).shape
+    if math.prod(shape[1:]) != n_outputs:
         raise ValueError(f"Expected a net with {n_outputs} outputs; got {type(net).__name__} with {shape[1:]}.")
     return net
+
+
+def conditioner(net: keras.layers.Layer, x: tf.Tensor, context: tf.Tensor | None) -> tf.Tensor:
+    """Calls `net` on any number of batch axes, in the dtype of `x`.
+
+    Keras layers see rows, `[n, n_inputs]` and `[n, context_dim]`; the batch axes of x and context are
+    broadcast against each other, flattened before, and restored after.
+    """
+    if x.shape.rank == 2 and (context is None or _same_rows(x, context)):
+        return tf.cast(net(x) if context is None else net(x, context), x.dtype)
+    batch = tf.shape(x)[:-1]
+    if context is not None:
+        batch = tf.broadcast_dynamic_shape(batch, tf.shape(context)[:-1])
+    rows = [
+        tf.reshape(tf.broadcast_to(v, tf.concat([batch, [v.shape[-1]]], axis=0)), [-1, v.shape[-1]])
+        for v in (x, context)
+        if v is not None
+    ]
+    outputs = net(*rows)
+    restored = tf.reshape(outputs, tf.concat([batch, outputs.shape[1:]], axis=0))
+    return tf.cast(restored, x.dtype)
+
+
+def _same_rows(x, context):
+    return x.shape[0] is not None and context.shape.rank == 2 and x.shape[0] == context.shape[0]
 
 
 def describe_net(net: keras.layers.Layer) -> str:
@@ -291,15 +317,8 @@ def describe_net(net: keras.layers.Layer) -> str:
     return f"{kind}{type(net).__name__} {widths}".strip()
 
 
-def _matmul(x, kernel):
-    """`[..., n] @ [n, m]`, for any number of batch axes, none included."""
-    if x.shape.rank == 2:
-        return tf.matmul(x, kernel)
-    return tf.tensordot(x, kernel, 1)
-
-
 def _affine(x, kernel_and_bias, mask):
-    kernel, bias = (tf.convert_to_tensor(v, dtype=x.dtype) for v in kernel_and_bias)
+    kernel, bias = (tf.convert_to_tensor(v) for v in kernel_and_bias)
     if mask is not None:
         kernel = kernel * tf.constant(mask, dtype=x.dtype)
-    return _matmul(x, kernel) + bias
+    return tf.matmul(x, kernel) + bias

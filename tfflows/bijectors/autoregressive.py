@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from tfflows.bijectors.base import Bijector
-from tfflows.nets import MADE, build_conditioner, describe_net
+from tfflows.nets import MADE, build_conditioner, conditioner, describe_net
 from tfflows.numerics import sum_event
 from tfflows.serialization import register
 from tfflows.transformers import Transformer
@@ -41,12 +41,8 @@ class MaskedAutoregressive(Bijector):
         self._transformer = transformer
         self._net = build_conditioner(net, net.n_dim, net.n_dim * transformer.n_parameters, context_dim)
 
-    def _params(self, x, context):
-        params = self._net(x) if context is None else self._net(x, context)
-        return tf.cast(params, x.dtype)
-
     def _inverse_and_log_det(self, x, context):
-        z, log_det = self._transformer.inverse_and_log_det(x, self._params(x, context))
+        z, log_det = self._transformer.inverse_and_log_det(x, conditioner(self._net, x, context))
         return z, sum_event(log_det, 1)
 
     def _forward_and_log_det(self, z, context):
@@ -58,7 +54,7 @@ class MaskedAutoregressive(Bijector):
         def step(k, x, log_det):
             # Scalars not yet generated stay zero: whatever f made of them could overflow, and
             # the masks' zeros would turn an inf into NaN for the others.
-            new_x, new_log_det = self._transformer.forward_and_log_det(z, self._params(x, context))
+            new_x, new_log_det = self._transformer.forward_and_log_det(z, conditioner(self._net, x, context))
             now = position == k
             return k + 1, tf.where(now, new_x, x), tf.where(now, new_log_det, log_det)
 

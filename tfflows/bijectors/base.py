@@ -92,7 +92,8 @@ class Bijector(tfb.Bijector):
         return self._one_pass(self._inverse_and_log_det, x, context, event_ndims, self.inverse_min_event_ndims)
 
     def _one_pass(self, method, value, context, event_ndims, min_event_ndims):
-        value = tf.convert_to_tensor(value, dtype_hint=self.dtype)
+        # A hint would turn float64 arrays, which `accepts_float64` is about, into float32.
+        value = tf.convert_to_tensor(value, dtype_hint=None if hasattr(value, "dtype") else self.dtype)
         if value.dtype != self.dtype and not (self.accepts_float64 and value.dtype == tf.float64):
             value = tf.cast(value, self.dtype)
         if self._context_dim is None:

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfflows.bijectors.base import Bijector
-from tfflows.nets import build_conditioner, describe_net
+from tfflows.nets import build_conditioner, conditioner, describe_net
 from tfflows.numerics import inverse_permutation, split_last, sum_event
 from tfflows.serialization import register
 from tfflows.transformers import Transformer
@@ -74,9 +74,9 @@ class Coupling(Bijector):
 
     def _couple(self, value, context, transform):
         passed = tf.gather(value, self._passed, axis=-1)
-        params = self._net(passed) if context is None else self._net(passed, context)
+        params = conditioner(self._net, passed, context)
         shape = [len(self._transformed), self._transformer.n_parameters]
-        params = split_last(tf.cast(params, value.dtype), shape)
+        params = split_last(params, shape)
         changed, log_det = transform(tf.gather(value, self._transformed, axis=-1), params)
         # A context may have added batch axes.
         passed = tf.broadcast_to(passed, tf.concat([tf.shape(changed)[:-1], tf.shape(passed)[-1:]], axis=0))

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from tfflows.bijectors.base import Bijector
-from tfflows.nets import Constant, build_conditioner
+from tfflows.nets import Constant, build_conditioner, conditioner
 from tfflows.numerics import split_last, sum_event
 from tfflows.serialization import register
 from tfflows.transformers import Transformer
@@ -57,19 +57,17 @@ class Elementwise(Bijector):
         else:
             self._net = build_conditioner(net, context_dim, math.prod(self._shape))
 
-    def _params(self, context):
+    def _params(self, dtype, context):
         if context is None:
-            return self._net(None)
-        return split_last(self._net(context), self._shape)
+            return tf.cast(self._net(None), dtype)
+        return split_last(conditioner(self._net, context, None), self._shape)
 
     def _forward_and_log_det(self, z, context):
-        params = tf.cast(self._params(context), z.dtype)
-        x, log_det = self._transformer.forward_and_log_det(z, params)
+        x, log_det = self._transformer.forward_and_log_det(z, self._params(z.dtype, context))
         return x, sum_event(log_det, len(self.event_shape))
 
     def _inverse_and_log_det(self, x, context):
-        params = tf.cast(self._params(context), x.dtype)
-        z, log_det = self._transformer.inverse_and_log_det(x, params)
+        z, log_det = self._transformer.inverse_and_log_det(x, self._params(x.dtype, context))
         return z, sum_event(log_det, len(self.event_shape))
 
     def describe(self):

@@ -59,9 +59,9 @@ class RationalQuadraticSpline(Transformer):
 
     n_bins: int = 8
     bound: float = 5.0
-    min_bin: float = 1e-3
-    max_bin_ratio: float = 1e3
-    min_slope: float = 1e-3
+    min_bin: float = 1e-2
+    max_bin_ratio: float = 1e2
+    min_slope: float = 1e-2
     circular: bool = False
 
     def __post_init__(self):

@@ -1,0 +1,108 @@
+"""What the benchmarks against other libraries share: their environment, worker processes, the written table.
+
+The peers need PyTorch, tfflows needs TensorFlow. So each measurement is a worker, a process of its own in
+its library's Python, which prints one line of JSON.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+import venv
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+REQUIREMENTS = ("torch==2.13.0", "zuko==1.6.0", "nflows==0.14", "numpy==2.4.6")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def peer_python(path: str | None = None) -> str:
+    """The Python that has the peers: `path`, or that of `.peers/`, which the first call makes with pip."""
+    if path is not None:
+        return path
+    folder = ROOT / ".peers"
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    # Written last: an installation that was interrupted is begun again.
+    installed = folder / "installed.txt"
+    if not installed.exists() or installed.read_text().split() != list(REQUIREMENTS):
+        print(f"Installing {', '.join(REQUIREMENTS)} into {folder}", flush=True)
+        venv.create(folder, with_pip=True, clear=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *REQUIREMENTS], check=True)
+        installed.write_text("\n".join(REQUIREMENTS))
+    return str(python)
+
+
+def limit_threads(library: str, n_threads: int) -> None:
+    """Called by a worker before its library computes anything; `run_worker` has limited OpenMP already."""
+    if library == "tfflows":
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(n_threads)
+        tf.config.threading.set_inter_op_parallelism_threads(n_threads)
+    else:
+        import torch
+
+        torch.set_num_threads(n_threads)
+
+
+def run_worker(python: str, script: str, settings: dict, *, n_threads: int, timeout: float) -> dict:
+    """Runs `python script --worker <settings>` and reads the last line that it prints, as JSON.
+
+    A worker that fails, or outlasts `timeout` seconds, gives `{"error": ...}` instead of an exception.
+    """
+    environment = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3") | dict.fromkeys(THREAD_VARIABLES, str(n_threads))
+    command = [python, script, "--worker", json.dumps(settings)]
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout)
+        if done.returncode == 0:
+            return json.loads(done.stdout.splitlines()[-1])
+        lines = done.stderr.strip().splitlines()
+        return {"error": lines[-1] if lines else f"exit code {done.returncode}"}
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return {"error": str(error)}
+    except (IndexError, json.JSONDecodeError):
+        return {"error": "printed no line of JSON"}
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Installed versions, of Python too."""
+    from importlib.metadata import version
+
+    return {"python": platform.python_version()} | {package: version(package) for package in packages}
+
+
+def machine() -> dict:
+    """What the numbers of a table hold for: processor, cores, system, date."""
+    model = platform.processor() or platform.machine()
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo") as file:
+            names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+        model = names[0] if names else model
+    system = f"{platform.system()} {platform.release()}"
+    return {"cpu": model, "cores": os.cpu_count(), "system": system, "date": datetime.date.today().isoformat()}
+
+
+def write_results(name: str, title: str, columns: dict[str, str], rows: list[dict], facts: dict, notes: str) -> None:
+    """Writes `results/<name>.md` and `.json`.
+
+    Args:
+      columns: key of a row -> heading; the last column shows a row's error instead, if it has one.
+      rows: one dict a line; what a row lacks is left empty.
+      facts: settings, versions, machine: listed below the table.
+      notes: Markdown that comes last.
+    """
+    *plain, last = columns
+    lines = [f"# {title}", "", f"`{pathlib.Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}`".replace(" `", "`"), ""]
+    lines += ["| " + " | ".join(columns.values()) + " |", "|" + " --- |" * len(columns)]
+    for row in rows:
+        error = f"failed: {row['error']}".replace("|", "\\|") if "error" in row else row.get(last, "")
+        lines.append("| " + " | ".join([str(row.get(key, "")) for key in plain] + [error]) + " |")
+    lines += ["", *(f"- {key}: {value}" for key, value in facts.items()), "", notes.strip()]
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (RESULTS / f"{name}.json").write_text(json.dumps({"facts": facts, "rows": rows}, indent=1), encoding="utf-8")

@@ -1,0 +1,163 @@
+"""The tables that drive the tests: every transformer, bijector and preset, and a deliberately wrong one."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+import tfflows as tff
+from tfflows import bijectors as tfb
+from tfflows.nets import MADE, MLP
+from tfflows.transformers import Affine, RationalQuadraticSpline, Shift
+
+D, C = 5, 3  # scalars and context width in every case that does not say otherwise
+HIDDEN = (12, 12)
+
+TRANSFORMERS = {
+    "shift": Shift(),
+    "rotation": Shift(circular_bound=np.pi),
+    "affine": Affine(),
+    "rq_spline": RationalQuadraticSpline(n_bins=5, bound=3.0),
+    "rq_spline_one_bin": RationalQuadraticSpline(n_bins=1, bound=3.0),
+    "rq_spline_circular": RationalQuadraticSpline(n_bins=5, bound=float(np.pi), circular=True),
+}
+
+
+def coupling(transformer, mask, context_dim=None, **kwargs):
+    return tfb.Coupling(
+        transformer, mask, MLP(int(np.sum(mask)) * transformer.n_parameters, HIDDEN, **kwargs), context_dim
+    )
+
+
+def autoregressive(transformer, context_dim=None, n_dim=D, hidden=HIDDEN, **kwargs):
+    return tfb.MaskedAutoregressive(transformer, MADE(n_dim, transformer.n_parameters, hidden, **kwargs), context_dim)
+
+
+SPLINE = TRANSFORMERS["rq_spline"]
+ORDER = [3, 0, 4, 1, 2]
+
+BIJECTORS: dict[str, Callable[[], tfb.Bijector]] = {
+    "elementwise_affine": lambda: tfb.Elementwise(Affine(), D),
+    "elementwise_spline": lambda: tfb.Elementwise(SPLINE, D),
+    "elementwise_context": lambda: tfb.Elementwise(SPLINE, D, MLP(D * SPLINE.n_parameters, HIDDEN), C),
+    "elementwise_image": lambda: tfb.Elementwise(Affine(), (2, 2, 3)),
+    "coupling_shift_half": lambda: coupling(Shift(), tfb.half_mask(D)),
+    "coupling_affine_alternating": lambda: coupling(Affine(), tfb.alternating_mask(D)),
+    "coupling_affine_context": lambda: coupling(Affine(), tfb.half_mask(D, flip=True), C),
+    "coupling_spline_any_mask": lambda: coupling(SPLINE, [True, False, True, True, False]),
+    "coupling_spline_residual_context": lambda: coupling(SPLINE, tfb.half_mask(D), C, residual=True),
+    "coupling_circular": lambda: coupling(TRANSFORMERS["rq_spline_circular"], tfb.half_mask(D), circular=True),
+    "coupling_keras_net": lambda: tfb.Coupling(
+        Affine(), tfb.half_mask(D), keras.Sequential([keras.layers.Dense(8, "tanh"), keras.layers.Dense(6)])
+    ),
+    "autoregressive_affine": lambda: autoregressive(Affine()),
+    "autoregressive_affine_order": lambda: autoregressive(Affine(), order=ORDER),
+    "autoregressive_affine_context": lambda: autoregressive(Affine(), C, order=ORDER),
+    "autoregressive_spline": lambda: autoregressive(SPLINE),
+    "autoregressive_spline_residual_context": lambda: autoregressive(SPLINE, C, residual=True, order=ORDER),
+    "autoregressive_one_scalar_context": lambda: autoregressive(Affine(), C, n_dim=1),
+    "inverse_autoregressive": lambda: tfb.Invert(autoregressive(Affine())),
+    "permutation": lambda: tfb.Permutation(ORDER),
+    "permutation_reverse": lambda: tfb.Permutation.reverse(D),
+    "permutation_random": lambda: tfb.Permutation.random(D, seed=1),
+    "standardize": lambda: tfb.Standardize(D),
+    "standardize_image": lambda: tfb.Standardize((2, 2, 3)),
+    "actnorm": lambda: tfb.ActNorm(D),
+    "actnorm_image": lambda: tfb.ActNorm((2, 2, 3)),
+    "chain_with_stock_tfp": lambda: tfb.Chain(
+        [
+            tfp.bijectors.Scale(_number(2.0)),
+            coupling(Affine(), tfb.half_mask(D), C),
+            tfb.Invert(tfp.bijectors.SinhArcsinh(_number(0.2), _number(1.1))),
+        ]
+    ),
+}
+
+SMALL = {"n_layers": 2, "hidden": HIDDEN}
+
+PRESETS: dict[str, Callable[[], tfb.Bijector]] = {
+    f"{preset.__name__}{suffix}": functools.partial(preset, **{"n_dim": D, **SMALL, **kwargs})
+    for preset in (
+        tff.NICE,
+        tff.RealNVP,
+        tff.MAF,
+        tff.IAF,
+        tff.CouplingRQNSF,
+        tff.MaskedAutoregressiveRQNSF,
+    )
+    for suffix, kwargs in (("", {}), ("_context", {"context_dim": C}))
+}
+PRESETS["CouplingRQNSF_one_scalar"] = lambda: tff.CouplingRQNSF(1, **SMALL)
+PRESETS["MAF_one_scalar_context"] = lambda: tff.MAF(1, **SMALL, context_dim=C)
+PRESETS["CouplingRQNSF_circular"] = lambda: tff.CouplingRQNSF(D, **SMALL, circular=True)
+
+MAPS = {**BIJECTORS, **PRESETS}
+
+
+class WrongLogDet(tfb.Bijector):
+    """Doubles its input and forgets one scalar in the log-det: what the harness must catch."""
+
+    def __init__(self):
+        super().__init__(dict(locals()), event_shape=(D,))
+
+    def _forward_and_log_det(self, z, context):
+        return 2.0 * z, (D - 1) * np.log(2.0) + tf.zeros_like(z[..., 0])
+
+    def _inverse_and_log_det(self, x, context):
+        return 0.5 * x, -(D - 1) * np.log(2.0) + tf.zeros_like(x[..., 0])
+
+
+@contextlib.contextmanager
+def policy(name: str):
+    """Builds what is built inside under a Keras dtype policy."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _number(x):
+    return tf.constant(x, keras.config.dtype_policy().variable_dtype)
+
+
+def randomise(bijector: tfb.Bijector, scale: float = 0.5, seed: int = 0) -> tfb.Bijector:
+    """Gives every trained weight a random value, and data-dependent layers random data."""
+    rng = np.random.default_rng(seed)
+    for layer in bijector.layers:
+        for weight in layer.trainable_weights:
+            weight.assign(scale * rng.normal(size=weight.shape))
+    if bijector.needs_adapt:
+        shape = bijector.event_shape
+        x = rng.normal(0.3, 1.7, size=(50, *shape))
+        bijector.adapt(x.astype(bijector.dtype.as_numpy_dtype), context(bijector, (50,), seed))
+    return bijector
+
+
+@functools.cache
+def build(name: str, dtype: str = "float64") -> tfb.Bijector:
+    """The table's entry with random weights, built once."""
+    with policy(dtype):
+        return randomise(MAPS[name]())
+
+
+def points(bijector: tfb.Bijector, batch_shape=(7,), seed: int = 1) -> np.ndarray:
+    """Data to try a bijector on, inside [-pi, pi) so that circular ones need no wrapping."""
+    rng = np.random.default_rng(seed)
+    x = np.clip(rng.normal(size=(*batch_shape, *bijector.event_shape)), -3.0, 3.0)
+    return x.astype(bijector.dtype.as_numpy_dtype)
+
+
+def context(bijector: tfb.Bijector, batch_shape=(7,), seed: int = 2) -> np.ndarray | None:
+    """A context for `points`, or None."""
+    if bijector.context_dim is None:
+        return None
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(*batch_shape, bijector.context_dim)).astype(bijector.dtype.as_numpy_dtype)

@@ -1,0 +1,307 @@
+"""What every bijector and preset of the tables must do, in float64 with random weights."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+from cases import MAPS, PRESETS, D, WrongLogDet, autoregressive, build, context, coupling, points, policy, randomise
+
+from tfflows import FlowModel
+from tfflows import bijectors as tfb
+from tfflows.nets import MLP
+from tfflows.transformers import Affine, RationalQuadraticSpline
+
+ALL = pytest.mark.parametrize("name", MAPS)
+
+
+def check_round_trip(bijector, tolerance=1e-9):
+    x, c = points(bijector), context(bijector)
+    z, inverse_log_det = bijector.inverse_and_log_det(x, c)
+    again, forward_log_det = bijector.forward_and_log_det(z, c)
+    np.testing.assert_allclose(again, x, atol=tolerance)
+    np.testing.assert_allclose(forward_log_det, -inverse_log_det, atol=tolerance)
+    x_of_z, _ = bijector.forward_and_log_det(x, c)
+    np.testing.assert_allclose(bijector.inverse_and_log_det(x_of_z, c)[0], x, atol=tolerance)
+
+
+def jacobian(bijector, x, c):
+    x = tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        z, log_det = bijector.inverse_and_log_det(x, c)
+    n = int(np.prod(x.shape[1:]))
+    return np.reshape(tape.batch_jacobian(z, x), (-1, n, n)), log_det
+
+
+def check_log_det(bijector):
+    matrix, log_det = jacobian(bijector, points(bijector), context(bijector))
+    np.testing.assert_allclose(log_det, np.linalg.slogdet(matrix)[1], atol=1e-9)
+
+
+@ALL
+def test_round_trip_both_ways(name):
+    check_round_trip(build(name))
+
+
+@ALL
+def test_log_det_equals_autodiff(name):
+    check_log_det(build(name))
+
+
+def test_harness_catches_a_wrong_log_det():
+    with policy("float64"):
+        wrong = WrongLogDet()
+    check_round_trip(wrong)  # both directions agree with each other: only the Jacobian tells
+    with pytest.raises(AssertionError):
+        check_log_det(wrong)
+
+
+@ALL
+def test_batch_shapes_agree(name):
+    bijector = build(name)
+    x, c = points(bijector, (2, 3)), context(bijector, (2, 3))
+    n = len(bijector.event_shape)
+    z, log_det = bijector.inverse_and_log_det(x, c)
+    assert z.shape == x.shape
+    assert log_det.shape == (2, 3)
+    one = bijector.inverse_and_log_det(x[1, 2], None if c is None else c[1, 2])
+    assert one[0].shape == x.shape[2:]
+    assert one[1].shape == ()
+    row = bijector.inverse_and_log_det(x[1], None if c is None else c[1])
+    np.testing.assert_allclose(one[0], z[1, 2], atol=1e-12)
+    np.testing.assert_allclose(row[0], z[1], atol=1e-12)
+    np.testing.assert_allclose(row[1], log_det[1], atol=1e-12)
+    back, forward_log_det = bijector.forward_and_log_det(z[1, 2], None if c is None else c[1, 2])
+    assert back.shape == (*x.shape[-n:],)
+    assert forward_log_det.shape == ()
+
+
+@pytest.mark.parametrize("name", [name for name in MAPS if "context" in name or name == "chain_with_stock_tfp"])
+def test_context_is_heard_broadcasts_and_is_needed(name):
+    bijector = build(name)
+    x, c = points(bijector), context(bijector)
+    z, _ = bijector.inverse_and_log_det(x, c)
+    other, _ = bijector.inverse_and_log_det(x, -c)
+    assert np.all(np.max(np.abs(z - other), axis=-1) > 1e-6)
+    same, _ = bijector.inverse_and_log_det(x, np.broadcast_to(c[:1], c.shape))
+    np.testing.assert_allclose(bijector.inverse_and_log_det(x, c[0])[0], same, atol=1e-12)
+    # One row of data, many contexts.
+    many, many_log_det = bijector.forward_and_log_det(x[0], c)
+    assert many.shape == x.shape
+    assert many_log_det.shape == (len(c),)
+    with pytest.raises(ValueError, match="Expected a context of width"):
+        bijector.inverse_and_log_det(x)
+
+
+@ALL
+def test_keras_file_every_weight_and_gradient(name, tmp_path):
+    bijector = build(name)
+    with policy("float64"):
+        flow = FlowModel(bijector)
+        x, c = points(bijector), context(bijector)
+        flow.save(tmp_path / "flow.keras")
+        from keras.saving import load_model
+
+        again = load_model(tmp_path / "flow.keras")
+    np.testing.assert_array_equal(again._log_prob(x, c), flow._log_prob(x, c))
+    assert {w.path for layer in bijector.layers for w in layer.weights} <= {w.path for w in flow.weights}
+    weights = flow.trainable_weights
+    assert len(weights) == sum(len(layer.trainable_weights) for layer in bijector.layers)
+    with tf.GradientTape() as tape:
+        # Elementwise squares: a sum of log-densities alone has zero gradient in some directions.
+        z, log_det = bijector.inverse_and_log_det(x, c)
+        loss = tf.reduce_sum(tf.sin(z)) + tf.reduce_sum(log_det)
+    for weight, gradient in zip(weights, tape.gradient(loss, [w.value for w in weights]), strict=True):
+        # A single scalar's masked kernel hears nothing, by design.
+        if "one_scalar" in name and "first_kernel" in weight.path:
+            continue
+        assert gradient is not None, weight.path
+        assert np.any(gradient != 0.0), weight.path
+
+
+@ALL
+def test_xla_gives_the_same(name):
+    bijector = build(name)
+    x, c = points(bijector), context(bijector)
+    for method in (bijector.inverse_and_log_det, bijector.forward_and_log_det):
+        plain = method(x, c)
+        compiled = tf.function(method, jit_compile=True)(tf.constant(x), None if c is None else tf.constant(c))
+        for a, b in zip(plain, compiled, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-10)
+
+
+@ALL
+def test_float32_stays_finite_far_out(name):
+    bijector = build(name, "float32")
+    shape = bijector.event_shape
+    values = [1e4, -1e4, 0.0, 1e-8, 3.0, -3.0, float(np.pi), -float(np.pi)]
+    x = tf.constant(np.stack([np.full(shape, v, np.float32) for v in values]))
+    c = context(bijector, (len(values),))
+    for method in (bijector.inverse_and_log_det, bijector.forward_and_log_det):
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(x)
+            y, log_det = method(x, c)
+            total = tf.reduce_sum(y) + tf.reduce_sum(log_det)
+        assert np.all(np.isfinite(y))
+        assert np.all(np.isfinite(log_det))
+        weights = [w.value for layer in bijector.layers for w in layer.trainable_weights]
+        for gradient in [tape.gradient(total, x), *tape.gradient(total, weights)]:
+            assert gradient is None or np.all(np.isfinite(gradient))
+
+
+@ALL
+def test_round_trip_in_float32(name):
+    check_round_trip(build(name, "float32"), tolerance=1e-4)
+
+
+@pytest.mark.parametrize("name", [n for n in MAPS if "standardize" not in n and "permutation" not in n])
+def test_starts_as_the_identity(name):
+    if name in ("chain_with_stock_tfp", "coupling_keras_net"):
+        return  # their fixed or foreign parts are not
+    with policy("float64"):
+        bijector = MAPS[name]()
+    parts = bijector.bijectors if isinstance(bijector, tfb.Chain) else [bijector]
+    fresh = tfb.Chain([p for p in parts if not isinstance(p, tfb.Permutation)])
+    x, c = points(bijector), context(bijector)
+    z, log_det = fresh.inverse_and_log_det(x, c)
+    np.testing.assert_allclose(z, x, atol=1e-12)
+    np.testing.assert_allclose(log_det, 0.0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["coupling_spline_any_mask", "coupling_affine_alternating"])
+def test_coupling_depends_on_the_passed_scalars_only(name):
+    bijector = build(name)
+    mask = bijector.parameters["mask"]
+    matrix, _ = jacobian(bijector, points(bijector), None)
+    expected = np.eye(D, dtype=bool) | np.outer(mask, ~np.asarray(mask))
+    np.testing.assert_array_equal(np.any(matrix != 0.0, axis=0), expected)
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("order", [None, [3, 0, 4, 1, 2]])
+@pytest.mark.parametrize("context_dim", [None, 3])
+def test_autoregressive_depends_on_all_before_and_nothing_else(order, residual, context_dim):
+    with policy("float64"):
+        bijector = randomise(autoregressive(Affine(), context_dim, order=order, residual=residual))
+    matrix, _ = jacobian(bijector, points(bijector, (50,)), context(bijector, (50,)))
+    position = np.arange(D) if order is None else np.asarray(order)
+    expected = position[:, None] >= position[None, :]
+    np.testing.assert_array_equal(np.any(matrix != 0.0, axis=0), expected)
+
+
+def test_spline_maf_equals_tfp_given_the_same_net():
+    with policy("float64"):
+        ours = randomise(autoregressive(Affine()))
+    net = ours._net
+
+    def parameters(x):
+        shift, raw = tf.unstack(net(x), axis=-1)
+        return shift, raw / (1.0 + tf.abs(raw) / 5.0)
+
+    theirs = tfp.bijectors.MaskedAutoregressiveFlow(shift_and_log_scale_fn=parameters)
+    x = points(ours)
+    np.testing.assert_allclose(ours.inverse(x), theirs.inverse(tf.constant(x)), atol=1e-11)
+    np.testing.assert_allclose(ours.forward(x), theirs.forward(tf.constant(x)), atol=1e-11)
+    np.testing.assert_allclose(
+        ours.inverse_log_det_jacobian(x, 1), theirs.inverse_log_det_jacobian(tf.constant(x), 1), atol=1e-11
+    )
+
+
+def test_stands_in_tfp():
+    with policy("float64"):
+        bijector = build("RealNVP_context")
+        base = tfp.distributions.MultivariateNormalDiag(np.zeros(D), np.ones(D))
+        flow = FlowModel(bijector)
+    x, c = points(bijector), context(bijector)
+    theirs = tfp.distributions.TransformedDistribution(base, bijector)
+    np.testing.assert_allclose(theirs.log_prob(x, bijector_kwargs={"context": c}), flow.log_prob(x, c), atol=1e-10)
+    z = bijector.inverse(x, context=c)
+    np.testing.assert_allclose(tfp.bijectors.Invert(bijector).forward(x, context=c), z, atol=1e-12)
+    extra = bijector.inverse_log_det_jacobian(x, event_ndims=2, context=c)
+    np.testing.assert_allclose(extra, np.sum(bijector.inverse_log_det_jacobian(x, event_ndims=1, context=c)))
+
+
+def test_stands_in_tfp_mcmc():
+    with policy("float64"):
+        bijector = randomise(PRESETS["RealNVP"](), scale=0.2)
+    target = tfp.distributions.MultivariateNormalDiag(np.full(D, 0.5), np.ones(D))
+    kernel = tfp.mcmc.TransformedTransitionKernel(
+        tfp.mcmc.HamiltonianMonteCarlo(target.log_prob, np.float64(0.3), 4), bijector
+    )
+    draws = tf.function(
+        lambda: tfp.mcmc.sample_chain(
+            400, current_state=np.zeros([20, D]), kernel=kernel, num_burnin_steps=100, trace_fn=None, seed=1
+        )
+    )()
+    np.testing.assert_allclose(np.mean(draws, axis=(0, 1)), 0.5, atol=0.1)
+    np.testing.assert_allclose(np.std(draws, axis=(0, 1)), 1.0, atol=0.1)
+
+
+def test_values_are_never_stale():
+    """TFP caches per tensor object; after a weight update the old value would be wrong."""
+    bijector = randomise(coupling(Affine(), tfb.half_mask(D)))
+    chain = tfb.Chain([tfp.bijectors.Shift(1.0), bijector])
+    x = tf.constant(points(bijector))
+    before = chain.inverse(x).numpy()
+    randomise(bijector, seed=5)
+    after = chain.inverse(x).numpy()
+    assert np.max(np.abs(before - after)) > 1e-3
+    np.testing.assert_allclose(chain.inverse(tf.identity(x)), after)
+
+
+def test_standardize_keeps_the_digits_of_float64_data():
+    rng = np.random.default_rng(0)
+    x = rng.normal(5e3, 2e-2, size=(1000, 2))
+    bijector = tfb.Standardize(2)
+    bijector.adapt(x)
+    z = bijector.inverse(x)
+    assert z.dtype == tf.float32
+    expected = (x - x.mean(axis=0)) / x.std(axis=0)
+    # The location is stored in float32, so all rows may be shifted by the same half step of 2.4e-4.
+    np.testing.assert_allclose(z - np.mean(z, axis=0), expected, atol=2e-5)
+
+
+def test_adapt_names_constant_and_unresolved_columns():
+    x = np.stack([np.arange(10.0), np.full(10, 3.0), 1e6 + 1e-3 * np.arange(10)], axis=1)
+    with (
+        pytest.warns(UserWarning, match=r"Columns \[1\] are constant"),
+        pytest.warns(UserWarning, match=r"Columns \[2\] spread so little"),
+    ):
+        tfb.Standardize(3).adapt(x)
+
+
+def test_actnorm_after_other_layers_standardises_what_reaches_it():
+    chain = tfb.Chain([tfb.Standardize(D), randomise(coupling(Affine(), tfb.half_mask(D))), tfb.ActNorm(D)])
+    assert chain.needs_adapt
+    x = np.random.default_rng(0).normal(4.0, 3.0, size=(500, D)).astype(np.float32)
+    chain.adapt(x)
+    assert not chain.needs_adapt
+    z = chain.inverse(x)
+    np.testing.assert_allclose(np.mean(z, axis=0), 0.0, atol=1e-4)
+    np.testing.assert_allclose(np.std(z, axis=0), 1.0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: tfb.Coupling(Affine(), [True, True], MLP(4)), "at least one True and one False"),
+        (lambda: tfb.Coupling(Affine(), [1, 0], MLP(4)), "mask of booleans"),
+        (lambda: tfb.Coupling(Affine(), [True, False], MLP(5)), "Expected a net with 2 outputs; got MLP"),
+        (lambda: tfb.Coupling(Affine(), [True, False], None), "Expected a Keras layer"),
+        (lambda: tfb.MaskedAutoregressive(Affine(), MLP(4)), "Expected a MADE"),
+        (lambda: tfb.Elementwise(Affine(), 2, MLP(4)), "both or neither"),
+        (lambda: tfb.Permutation([0, 2]), "Expected a permutation of 0"),
+        (lambda: tfb.Chain([]), "at least one bijector"),
+        (lambda: tfb.Chain(["exp"]), "Expected bijectors of tfflows or TFP"),
+        (lambda: tfb.Chain([tfb.Permutation([1, 0]), tfb.Standardize(3)]), "parts of one event shape"),
+        (lambda: tfb.Chain([tfp.bijectors.Shift(tf.Variable(1.0))]), "without variables"),
+        (lambda: tfb.Chain([tfp.bijectors.Invert(tfb.Standardize(3))]), "own Chain and Invert"),
+        (lambda: RationalQuadraticSpline(n_bins=0), "n_bins >= 1"),
+        (lambda: RationalQuadraticSpline(min_bin=0.2), "min_bin in"),
+        (lambda: RationalQuadraticSpline(bound=-1.0), "bound > 0"),
+        (lambda: Affine(max_log_scale=0.0), "max_log_scale > 0"),
+    ],
+)
+def test_bad_arguments(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
