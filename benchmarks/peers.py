@@ -12,11 +12,10 @@ import os
 import pathlib
 import platform
 import subprocess
-import sys
 import venv
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
+RESULTS = pathlib.Path(__file__).parent / "results"
 REQUIREMENTS = ("torch==2.13.0", "zuko==1.6.0", "nflows==0.14", "numpy==2.4.6")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -56,6 +55,8 @@ def run_worker(python: str, script: str, settings: dict, *, n_threads: int, time
     A worker that fails, or outlasts `timeout` seconds, gives `{"error": ...}` instead of an exception.
     """
     environment = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3") | dict.fromkeys(THREAD_VARIABLES, str(n_threads))
+    # Spinning threads made PyTorch up to 80 times slower where another process used one of two cores.
+    environment["OMP_WAIT_POLICY"] = "PASSIVE"
     command = [python, script, "--worker", json.dumps(settings)]
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout)
@@ -77,18 +78,23 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def machine() -> dict:
-    """What the numbers of a table hold for: processor, cores, system, date."""
+    """What the numbers of a table hold for: processor, cores, other load, system, date."""
     model = platform.processor() or platform.machine()
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo") as file:
             names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
         model = names[0] if names else model
-    system = f"{platform.system()} {platform.release()}"
-    return {"cpu": model, "cores": os.cpu_count(), "system": system, "date": datetime.date.today().isoformat()}
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "load before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "system": f"{platform.system()} {platform.release()}",
+        "date": datetime.date.today().isoformat(),
+    }
 
 
-def write_results(name: str, title: str, columns: dict[str, str], rows: list[dict], facts: dict, notes: str) -> None:
-    """Writes `results/<name>.md` and `.json`.
+def write_results(path: pathlib.Path, title: str, columns: dict[str, str], rows: list[dict], facts: dict, notes: str):
+    """Writes `<path>.md` and `<path>.json`.
 
     Args:
       columns: key of a row -> heading; the last column shows a row's error instead, if it has one.
@@ -97,12 +103,11 @@ def write_results(name: str, title: str, columns: dict[str, str], rows: list[dic
       notes: Markdown that comes last.
     """
     *plain, last = columns
-    lines = [f"# {title}", "", f"`{pathlib.Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}`".replace(" `", "`"), ""]
-    lines += ["| " + " | ".join(columns.values()) + " |", "|" + " --- |" * len(columns)]
+    lines = [f"# {title}", "", "| " + " | ".join(columns.values()) + " |", "|" + " --- |" * len(columns)]
     for row in rows:
-        error = f"failed: {row['error']}".replace("|", "\\|") if "error" in row else row.get(last, "")
-        lines.append("| " + " | ".join([str(row.get(key, "")) for key in plain] + [error]) + " |")
+        result = f"failed: {row['error']}".replace("|", "\\|") if "error" in row else row.get(last, "")
+        lines.append("| " + " | ".join([*(str(row.get(key, "")) for key in plain), result]) + " |")
     lines += ["", *(f"- {key}: {value}" for key, value in facts.items()), "", notes.strip()]
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (RESULTS / f"{name}.json").write_text(json.dumps({"facts": facts, "rows": rows}, indent=1), encoding="utf-8")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    path.with_suffix(".json").write_text(json.dumps({"facts": facts, "rows": rows}, indent=1) + "\n", encoding="utf-8")

@@ -145,7 +145,8 @@ def randomise(bijector: tfb.Bijector, scale: float = 0.5, seed: int = 0) -> tfb.
 def build(name: str, dtype: str = "float64") -> tfb.Bijector:
     """The table's entry with random weights, built once."""
     with policy(dtype):
-        return randomise(MAPS[name]())
+        # At 0.5 two layers stretch by up to 1e4, and no formula has digits left for that in float32.
+        return randomise(MAPS[name](), scale=0.5 if dtype == "float64" else 0.3)
 
 
 def points(bijector: tfb.Bijector, batch_shape=(7,), seed: int = 1) -> np.ndarray:

@@ -42,7 +42,7 @@ def NICE(
       Dinh, Krueger & Bengio (2014), NICE, https://arxiv.org/abs/1410.8516
     """
     layers = _couplings(Shift(), n_dim, n_layers, hidden, context_dim)
-    return Chain([Standardize(n_dim), *layers, Elementwise(Affine(), n_dim)])
+    return _standardized(n_dim, [*layers, Elementwise(Affine(), n_dim)])
 
 
 def RealNVP(
@@ -54,7 +54,7 @@ def RealNVP(
       Dinh, Sohl-Dickstein & Bengio (2017), Density estimation using Real NVP,
       https://arxiv.org/abs/1605.08803
     """
-    return Chain([Standardize(n_dim), *_couplings(Affine(), n_dim, n_layers, hidden, context_dim)])
+    return _standardized(n_dim, [*_couplings(Affine(), n_dim, n_layers, hidden, context_dim)])
 
 
 def CouplingRQNSF(
@@ -83,7 +83,7 @@ def CouplingRQNSF(
     """
     if not circular:
         spline = RationalQuadraticSpline(n_bins, bound)
-        return Chain([Standardize(n_dim), *_couplings(spline, n_dim, n_layers, hidden, context_dim)])
+        return _standardized(n_dim, [*_couplings(spline, n_dim, n_layers, hidden, context_dim)])
     spline = RationalQuadraticSpline(n_bins, float(np.pi), circular=True)
     layers = []
     for layer in _couplings(spline, n_dim, n_layers, hidden, context_dim, circular=True):
@@ -102,7 +102,7 @@ def MAF(
       Papamakarios, Pavlakou & Murray (2017), Masked autoregressive flow for density estimation,
       https://arxiv.org/abs/1705.07057
     """
-    return Chain([Standardize(n_dim), *_autoregressions(Affine(), n_dim, n_layers, hidden, context_dim)])
+    return _standardized(n_dim, [*_autoregressions(Affine(), n_dim, n_layers, hidden, context_dim)])
 
 
 def IAF(
@@ -117,7 +117,7 @@ def IAF(
       https://arxiv.org/abs/1606.04934
     """
     layers = _autoregressions(Affine(), n_dim, n_layers, hidden, context_dim)
-    return Chain([Standardize(n_dim), *(Invert(layer) for layer in layers)])
+    return _standardized(n_dim, [*(Invert(layer) for layer in layers)])
 
 
 def MaskedAutoregressiveRQNSF(
@@ -138,7 +138,11 @@ def MaskedAutoregressiveRQNSF(
       https://arxiv.org/abs/1906.04032
     """
     spline = RationalQuadraticSpline(n_bins, bound)
-    return Chain([Standardize(n_dim), *_autoregressions(spline, n_dim, n_layers, hidden, context_dim)])
+    return _standardized(n_dim, [*_autoregressions(spline, n_dim, n_layers, hidden, context_dim)])
+
+
+def _standardized(n_dim, layers) -> Chain:
+    return Chain([Standardize(n_dim), *layers])
 
 
 def _check(n_dim, n_layers):

@@ -51,7 +51,11 @@ class Base(keras.layers.Layer):
         return sum_event(x, len(self.event_shape))
 
     def _full_shape(self, shape):
-        return tf.concat([tf.reshape(shape, [-1]), tf.constant(self.event_shape, tf.int32)], axis=0)
+        return tf.concat([_vector(shape), tf.constant(self.event_shape, tf.int32)], axis=0)
+
+
+def _vector(shape):
+    return tf.reshape(tf.cast(shape, tf.int32), [-1])
 
 
 def _normal_log_prob(standardised):
@@ -156,7 +160,7 @@ class MixtureOfNormals(Base):
 
     def sample(self, shape, seed, temperature=1.0):
         seeds = tf.random.split(seed, 2)
-        n = tf.reduce_prod(tf.reshape(shape, [-1]))
+        n = tf.reduce_prod(_vector(shape))
         logits = tf.convert_to_tensor(self.logits)[tf.newaxis]
         which = tf.random.stateless_categorical(logits, n, seeds[0])[0]
         full = self._full_shape(shape)
@@ -185,6 +189,7 @@ class UniformBox(Base):
         self.low, self.high = float(low), float(high)
 
     def log_prob(self, z, temperature=1.0):
+        z = tf.convert_to_tensor(z)
         temperature = tf.cast(temperature, z.dtype)
         middle, half = 0.5 * (self.low + self.high), 0.5 * (self.high - self.low)
         # An edge may be missed by the rounding of a wrap.

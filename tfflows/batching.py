@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 # Rows are padded to one of these numbers, so each verb is compiled at most this many times; the largest
 # bounds the memory of one call.
@@ -34,6 +35,19 @@ def _join(results: list):
     if len(results) == 1:
         return results[0]
     return tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *results)
+
+
+def seed_pair(seed) -> tf.Tensor:
+    """Two integers that stand for `seed`: an integer, a pair of them, or None for fresh ones at every call."""
+    if seed is None:
+        return tfp.random.sanitize_seed(None)
+    if tf.is_tensor(seed) or np.ndim(seed):
+        if tuple(np.shape(seed)) != (2,):
+            raise ValueError(f"Expected a seed that is an integer or a pair of them; got shape {np.shape(seed)}.")
+        return tf.cast(seed, tf.int32)
+    # TFP would take an integer as the seed of a stateful generator, which goes on from call to call.
+    high, low = divmod(int(seed), 2**31)
+    return tf.constant([high % 2**31, low], tf.int32)
 
 
 def map_rows(function: Callable, arrays: Sequence, batch_size: int | None):

@@ -175,7 +175,7 @@ class FlowModel(keras.Model):
         is_single = context is not None and len(np.shape(context)) == 1
         context = self.inputs.context(tf.convert_to_tensor(context)[None] if is_single else context, None)
         n_contexts = 1 if context is None else context.shape[0]
-        seed = tfp.random.sanitize_seed(seed)
+        seed = batching.seed_pair(seed)
         temperature = tf.cast(temperature, self.bijector.dtype)
         if tf.executing_eagerly():
             function = self._compiled(verb)
@@ -380,6 +380,15 @@ class FlowModel(keras.Model):
     def compile_from_config(self, config):
         self.compile(**{k: deserialize(v) for k, v in config.items()})
         self.optimizer.build(self.trainable_variables)
+
+    def load_weights(self, filepath, **kwargs):
+        """Keras' `load_weights`, which here changes nothing unless the whole file fits."""
+        before = self.get_weights()
+        try:
+            super().load_weights(filepath, **kwargs)
+        except ValueError as error:
+            self.set_weights(before)
+            raise ValueError(f"Expected the weights of {self!r}; got a file that does not fit: {error}") from error
 
     def __repr__(self):
         return (

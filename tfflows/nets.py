@@ -249,7 +249,9 @@ class MADE(_FeedForward):
             raise ValueError(f"Expected {self.n_dim} scalars in a MADE's input; got {n_inputs}.")
         degrees_in = self.order + 1
         low = 0 if with_context else min(1, self.n_dim - 1)
-        hidden = [low + np.arange(width) * (self.n_dim - low) // width for width in self.hidden]
+        # Counted down from D - 1, so that a layer too narrow for all degrees still lets every input through.
+        n_degrees = self.n_dim - low
+        hidden = [self.n_dim - 1 - np.arange(width)[::-1] * n_degrees // width for width in self.hidden]
         mask_in = degrees_in[:, None] <= hidden[0][None, :]
         mask_hidden = [a[:, None] <= b[None, :] for a, b in itertools.pairwise(hidden)]
         degrees_out = np.repeat(degrees_in, self.n_parameters)
