@@ -86,7 +86,7 @@ def test_superfluous_context(flow):
         ({"x": X, "batch_size": 0}, "Expected batch_size >= 1; got 0"),
         ({"x": X, "validation_split": 1.5}, r"Expected validation_split in \(0, 1\)"),
         ({"x": X, "epochs": 1, "validation_data": X[:, :1]}, r"Expected x of shape \[n, 2\]; got \[50, 1\]"),
-        ({"x": tf.data.Dataset.from_tensor_slices(X).batch(9)}, "Expected epochs or validation_data"),
+        ({"x": tf.data.Dataset.from_tensor_slices(X).batch(9)}, "Expected validation_data with a tf.data.Dataset"),
         ({"x": tf.data.Dataset.from_tensor_slices(X), "epochs": 1}, "Expected a batched dataset"),
         ({"x": tf.data.Dataset.from_tensor_slices((X, C)).batch(9), "epochs": 1}, "a dataset with no context; got one"),
         ({"x": tf.data.Dataset.from_tensor_slices({"a": X}).batch(9), "epochs": 1}, "Expected a dataset of batches x"),

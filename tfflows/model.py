@@ -213,7 +213,7 @@ class FlowModel(keras.Model):
         if loss is not None and not isinstance(loss, Loss):
             raise ValueError(f"Expected a loss of tfflows.losses; got {loss!r}.")
         if optimizer is None:
-            optimizer = keras.optimizers.Adam(1e-3, global_clipnorm=5.0)
+            optimizer = training.default_optimizer(averaged=False)
         super().compile(optimizer=optimizer, jit_compile=jit_compile and not kwargs.get("run_eagerly"), **kwargs)
         self.flow_loss = loss or NegativeLogLikelihood()
         self.use_xla = bool(jit_compile)
@@ -237,13 +237,18 @@ class FlowModel(keras.Model):
         validation_split: float | None = None,
         validation_data=None,
         shuffle: bool = True,
-        **kwargs,
+        initial_epoch: int = 0,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
+        validation_batch_size: int | None = None,
+        validation_freq: int = 1,
     ) -> keras.callbacks.History:
         """Fits the flow to data; the arguments are those of Keras' `fit`.
 
         With `epochs=None` it decides itself: it holds out a random `validation_split` (10 %) unless
-        `validation_data` is given, trains until the held-out loss has not improved for 30 epochs (1000 at
-        most), and restores the best weights. With a number of epochs it is plain Keras.
+        `validation_data` is given, trains until the held-out loss has not improved for about 3000 steps (5 to
+        30 epochs; 1000 epochs at most), and restores the best weights; unless you compiled the model yourself,
+        those are averaged over some 100 steps. With a number of epochs it is plain Keras.
 
         Args:
           x: `[n, *event]`: array, tensor or pandas frame; or a `tf.data.Dataset` of batches x, (x, context)
@@ -253,8 +258,6 @@ class FlowModel(keras.Model):
           batch_size: 256 by default.
           validation_data: x, (x, context) or (x, context, weight), context None if there is none; or a
             dataset.
-          **kwargs: Keras' `initial_epoch`, `steps_per_epoch`, `validation_steps`, `validation_batch_size`,
-            `validation_freq`.
 
         Returns:
           Keras' history; `loss` and `val_loss` are the mean loss, by default the NLL in nats.
@@ -264,44 +267,53 @@ class FlowModel(keras.Model):
           FloatingPointError: if loss or gradient stop being finite; says where, and leaves the weights
             of before.
         """
-        if not self.compiled:
-            self.compile()
         inputs.check_batch_size(batch_size)
+        inputs.check_batch_size(validation_batch_size)
         automatic, batch_size = epochs is None, batch_size or BATCH_SIZE
-        validation = None
         if validation_data is not None:
-            size = kwargs.pop("validation_batch_size", None) or batch_size
-            validation = self.inputs.dataset(*inputs.unpack(validation_data), size)
+            unpacked = inputs.unpack(validation_data)
+            validation_data = self.inputs.dataset(*unpacked, validation_batch_size or batch_size)
+        elif validation_split is None and automatic:
+            validation_split = 0.1
         if isinstance(x, tf.data.Dataset):
             if validation_split:
-                raise ValueError("Expected validation_data, not validation_split, with a tf.data.Dataset.")
-            if automatic and validation is None:
-                raise ValueError("Expected epochs or validation_data with a tf.data.Dataset; got neither.")
+                raise ValueError("Expected validation_data with a tf.data.Dataset; got none, or a validation_split.")
             dataset = self.inputs.dataset(x, context, sample_weight, batch_size)
-            sample = inputs.first_rows(dataset, ADAPT_ROWS) if self.bijector.needs_adapt else None
+            if self.bijector.needs_adapt:
+                rows = inputs.first_rows(dataset, ADAPT_ROWS)
         else:
             rows = self.inputs.rows(x, context, sample_weight)
             inputs.check_enough(rows)
-            if validation is None and (validation_split or automatic):
-                fraction = 0.1 if validation_split is None else validation_split
-                rows, held = inputs.hold_out(rows, fraction, shuffle=automatic)
-                validation = inputs.batches(held, min(batch_size, len(held)), shuffle=False)
+            if validation_split and validation_data is None:
+                rows, held = inputs.hold_out(rows, validation_split, shuffle=automatic)
+                validation_data = inputs.batches(held, min(batch_size, len(held)), shuffle=False)
             dataset = inputs.batches(rows, min(batch_size, len(rows)), shuffle=bool(shuffle))
-            sample = rows if rows.weight is None else rows.take(rows.weight > 0.0)
         if self.bijector.needs_adapt:
-            self.bijector.adapt(sample.x, sample.context)
-        callbacks = [training.StopOnNonFinite(), *tf.nest.flatten(callbacks or [])]
-        stop = training.until_converged() if automatic else []
+            weighted = rows if rows.weight is None else rows.take(rows.weight > 0.0)
+            self.bijector.adapt(weighted.x, weighted.context)
+        if not self.compiled:
+            self.compile(training.default_optimizer(averaged=automatic))
+        if not self.optimizer.built:  # in the first step, its new variables would make TensorFlow trace twice
+            self.optimizer.build(self.trainable_variables)
+        callbacks = tf.nest.flatten(callbacks or [])
+        callbacks = [training.StopOnNonFinite(), *training.averaging(self.optimizer, callbacks), *callbacks]
+        n_steps = steps_per_epoch or int(dataset.cardinality())
+        stop = training.until_converged(n_steps) if automatic else []
         try:
-            return super().fit(
+            history = super().fit(
                 dataset,
                 epochs=training.MAX_EPOCHS if automatic else epochs,
                 verbose=verbose,
                 callbacks=[*callbacks, *stop],
-                validation_data=validation,
+                validation_data=validation_data,
                 shuffle=False,  # the dataset has shuffled already
-                **kwargs,
+                initial_epoch=initial_epoch,
+                steps_per_epoch=steps_per_epoch,
+                validation_steps=validation_steps,
+                validation_freq=validation_freq,
             )
+            training.restore_best(stop)
+            return history
         except training.NonFiniteLossError as error:
             raise FloatingPointError(
                 f"The loss or its gradient is not finite {error}. {training.explain(self, dataset)} The model "

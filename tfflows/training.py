@@ -8,20 +8,43 @@ import tensorflow as tf
 from tfflows.bijectors.base import Chain, describe
 
 MAX_EPOCHS = 1000
-PATIENCE = 30
+PATIENCE_STEPS = 3000
+PATIENCE_EPOCHS = (5, 30)  # at least, at most
 
 
-def until_converged() -> list[keras.callbacks.Callback]:
-    """Callbacks of `fit(epochs=None)`: stop when the held-out NLL stops improving, keep the best weights."""
+def default_optimizer(*, averaged: bool) -> keras.optimizers.Optimizer:
+    """Adam with clipped gradients; `averaged` keeps a moving average of the weights over some 100 steps.
+
+    The averaged weights score some 0.005 to 0.01 nats better on data that were not trained on, because
+    they are free of the last mini-batches' noise.
+    """
+    return keras.optimizers.Adam(1e-3, global_clipnorm=5.0, use_ema=averaged, ema_momentum=0.99)
+
+
+def until_converged(steps_per_epoch: int) -> list[keras.callbacks.Callback]:
+    """Callbacks of `fit(epochs=None)`: stop when the held-out loss stops improving, keep the best weights."""
+    least, most = PATIENCE_EPOCHS
+    patience = max(least, min(most, PATIENCE_STEPS // max(steps_per_epoch, 1)))
     return [
-        # Shrinking steps average the noise of the mini-batches away, worth some 0.01 nats.
-        keras.callbacks.ReduceLROnPlateau("val_loss", factor=0.5, patience=PATIENCE // 3, min_lr=1e-5),
-        keras.callbacks.EarlyStopping("val_loss", patience=PATIENCE, restore_best_weights=True),
+        keras.callbacks.ReduceLROnPlateau("val_loss", factor=0.5, patience=-(-patience // 3), min_lr=1e-5),
+        keras.callbacks.EarlyStopping("val_loss", min_delta=1e-4, patience=patience, restore_best_weights=True),
     ]
 
 
+def averaging(optimizer, callbacks: list[keras.callbacks.Callback]) -> list[keras.callbacks.Callback]:
+    """What makes Keras validate and keep the averaged weights of an optimizer with `use_ema`.
+
+    It comes before all other callbacks, so that they see the averaged weights at the end of an epoch.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    has_one = any(isinstance(callback, keras.callbacks.SwapEMAWeights) for callback in callbacks)
+    if has_one or not getattr(optimizer, "use_ema", False):
+        return []
+    return [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)]
+
+
 def restore_best(callbacks: list[keras.callbacks.Callback]) -> None:
-    """Puts the best weights back after an interrupted fit."""
+    """Puts the best weights back, also after an interrupted fit."""
     for callback in callbacks:
         best = getattr(callback, "best_weights", None)
         if best is not None:

@@ -29,6 +29,12 @@ class Transformer:
         """Maps `x` `[...]` with `params` `[..., n_parameters]` to z and log dz/dx, both `[...]`."""
         raise NotImplementedError  # abstract
 
+    def __str__(self) -> str:
+        fields = [f for f in dataclasses.fields(self) if getattr(self, f.name) != f.default]
+        values = [(f.name, getattr(self, f.name)) for f in fields]
+        arguments = ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in values)
+        return f"{type(self).__name__}({arguments})" if arguments else type(self).__name__
+
     def get_config(self) -> dict:
         return dataclasses.asdict(self)
 
