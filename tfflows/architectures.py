@@ -60,8 +60,8 @@ def RealNVP(
 def CouplingRQNSF(
     n_dim: int,
     *,
-    n_layers: int = 6,
-    hidden: Sequence[int] = (128, 128),
+    n_layers: int = 5,
+    hidden: Sequence[int] = (64, 64),
     n_bins: int = 8,
     bound: float = 5.0,
     context_dim: int | None = None,
