@@ -20,6 +20,7 @@ ORDER = [
     "inputs",
     "batching",
     "distribution",
+    "summary",
     "training",
     "model",
     "architectures",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import warnings
 
 import numpy as np
 import tensorflow as tf
+
+ADAPT_ROWS = 100_000  # of a tf.data pipeline; arrays are used whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,12 +82,36 @@ class Inputs:
 
     def dataset(self, x, context, weight, batch_size: int) -> tf.data.Dataset:
         """Batches for `fit` and `evaluate`, unshuffled, from arrays or from a user's dataset."""
+        check_batch_size(batch_size)
         if isinstance(x, tf.data.Dataset):
             if context is not None or weight is not None:
                 raise ValueError("Expected context and weights inside the dataset; got them as arguments.")
             return self._from_dataset(x)
         rows = self.rows(x, context, weight)
         return batches(rows, min(batch_size, len(rows)), shuffle=False)
+
+    def training_data(
+        self, x, context, weight, batch_size: int, held_fraction: float | None, *, hold_out_random: bool, shuffle: bool
+    ):
+        """What `fit` trains on.
+
+        Returns:
+          the dataset; the dataset of held-out rows, or None; a function that gives the rows to adapt to.
+        """
+        check_batch_size(batch_size)
+        held_out = None
+        if isinstance(x, tf.data.Dataset):
+            if held_fraction:
+                raise ValueError("Expected validation_data with a tf.data.Dataset; got none, or a validation_split.")
+            dataset = self.dataset(x, context, weight, batch_size)
+            return dataset, None, functools.cache(lambda: first_rows(dataset, ADAPT_ROWS))
+        rows = self.rows(x, context, weight)
+        check_enough(rows)
+        if held_fraction:
+            rows, held = hold_out(rows, held_fraction, shuffle=hold_out_random)
+            held_out = batches(held, min(batch_size, len(held)), shuffle=False)
+        dataset = batches(rows, min(batch_size, len(rows)), shuffle=shuffle)
+        return dataset, held_out, lambda: rows if rows.weight is None else rows.take(rows.weight > 0.0)
 
     def _floats(self, value, what):
         if not tf.is_tensor(value):

@@ -7,15 +7,14 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfflows import bases, batching, inputs, training
-from tfflows.bijectors.base import Bijector, Chain, describe
+from tfflows import bases, batching, inputs, summary, training
+from tfflows.bijectors.base import Bijector, describe
 from tfflows.distribution import FlowDistribution
 from tfflows.losses import Loss, NegativeLogLikelihood
 from tfflows.serialization import deserialize, register, serialize
 
 BATCH_SIZE = 256
 EVALUATE_BATCH_SIZE = 1024
-ADAPT_ROWS = 100_000  # of a tf.data pipeline; arrays are used whole
 
 
 @register
@@ -267,30 +266,18 @@ class FlowModel(keras.Model):
           FloatingPointError: if loss or gradient stop being finite; says where, and leaves the weights
             of before.
         """
-        inputs.check_batch_size(batch_size)
-        inputs.check_batch_size(validation_batch_size)
-        automatic, batch_size = epochs is None, batch_size or BATCH_SIZE
-        if validation_data is not None:
-            unpacked = inputs.unpack(validation_data)
-            validation_data = self.inputs.dataset(*unpacked, validation_batch_size or batch_size)
-        elif validation_split is None and automatic:
+        automatic, batch_size = epochs is None, BATCH_SIZE if batch_size is None else batch_size
+        if automatic and validation_data is None and validation_split is None:
             validation_split = 0.1
-        if isinstance(x, tf.data.Dataset):
-            if validation_split:
-                raise ValueError("Expected validation_data with a tf.data.Dataset; got none, or a validation_split.")
-            dataset = self.inputs.dataset(x, context, sample_weight, batch_size)
-            if self.bijector.needs_adapt:
-                rows = inputs.first_rows(dataset, ADAPT_ROWS)
-        else:
-            rows = self.inputs.rows(x, context, sample_weight)
-            inputs.check_enough(rows)
-            if validation_split and validation_data is None:
-                rows, held = inputs.hold_out(rows, validation_split, shuffle=automatic)
-                validation_data = inputs.batches(held, min(batch_size, len(held)), shuffle=False)
-            dataset = inputs.batches(rows, min(batch_size, len(rows)), shuffle=bool(shuffle))
+        if validation_data is not None:
+            size = batch_size if validation_batch_size is None else validation_batch_size
+            validation_data = self.inputs.dataset(*inputs.unpack(validation_data), size)
+            validation_split = None
+        dataset, held_out, rows = self.inputs.training_data(
+            x, context, sample_weight, batch_size, validation_split, hold_out_random=automatic, shuffle=shuffle
+        )
         if self.bijector.needs_adapt:
-            weighted = rows if rows.weight is None else rows.take(rows.weight > 0.0)
-            self.bijector.adapt(weighted.x, weighted.context)
+            self.bijector.adapt(rows().x, rows().context)
         if not self.compiled:
             self.compile(training.default_optimizer(averaged=automatic))
         if not self.optimizer.built:  # in the first step, its new variables would make TensorFlow trace twice
@@ -305,7 +292,7 @@ class FlowModel(keras.Model):
                 epochs=training.MAX_EPOCHS if automatic else epochs,
                 verbose=verbose,
                 callbacks=[*callbacks, *stop],
-                validation_data=validation_data,
+                validation_data=held_out if validation_data is None else validation_data,
                 shuffle=False,  # the dataset has shuffled already
                 initial_epoch=initial_epoch,
                 steps_per_epoch=steps_per_epoch,
@@ -330,8 +317,8 @@ class FlowModel(keras.Model):
             return super().evaluate(x=x, sample_weight=sample_weight, batch_size=batch_size, **kwargs)
         if not self.compiled:
             self.compile()
-        inputs.check_batch_size(batch_size)
-        dataset = self.inputs.dataset(x, context, sample_weight, batch_size or EVALUATE_BATCH_SIZE)
+        batch_size = EVALUATE_BATCH_SIZE if batch_size is None else batch_size
+        dataset = self.inputs.dataset(x, context, sample_weight, batch_size)
         return super().evaluate(dataset, **kwargs)
 
     def train_step(self, data):
@@ -411,16 +398,7 @@ class FlowModel(keras.Model):
     def summary(self, print_fn=print, **kwargs):
         """Prints the flow part by part, from the data to the latent, with numbers of weights."""
         del kwargs  # Keras' layout options have no meaning for this table
-        parts = self.bijector.bijectors if isinstance(self.bijector, Chain) else [self.bijector]
-        rows = [("data", f"shape {self.bijector.event_shape}", "")]
-        for i, part in enumerate(parts):
-            layers = part.layers if isinstance(part, Bijector) else []
-            rows.append((str(i), describe(part), f"{sum(layer.count_params() for layer in layers):,}"))
-        rows.append(("latent", type(self.base).__name__, f"{self.base.count_params():,}"))
-        width = max(len(row[1]) for row in rows)
-        lines = [f"{a:<7}{b:<{width}}{c:>12}" for a, b, c in rows]
-        total = f"{self.count_params():,} weights"
-        print_fn("\n".join([repr(self.name), *lines, f"{total:>{width + 19}}"]))
+        print_fn(summary.table(self))
 
 
 def _weighted_mean(values, weight):
