@@ -1,9 +1,10 @@
 # `make demo`, `make test`: on a machine with Python and nothing else. See README.md for the same without make.
 PYTHON ?= python3
+SECONDS ?= 75
 BIN = .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test lint bench-power clean
+.PHONY: demo test lint bench-power bench-toys clean
 
 demo: .venv/installed
 	$(BIN)/python examples/alanine_dipeptide.py
@@ -16,12 +17,15 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 
 bench-power: .venv/installed
-	$(BIN)/python benchmarks/power.py
+	$(BIN)/python benchmarks/power.py --data "$(DATA)" --seconds $(SECONDS)
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
 	touch $@
+
+bench-toys: .venv/installed
+	$(BIN)/python benchmarks/toys.py
 
 clean:
 	rm -rf .venv

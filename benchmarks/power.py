@@ -246,8 +246,11 @@ def build_nflows(settings: dict):
             "CouplingRQNSF": functools.partial(transforms.PiecewiseRationalQuadraticCouplingTransform, **spline),
         }
         layers += [couplings[preset](mask, Net) for mask in halves(n_layers)]
-        if preset in ("NICE", "RealNVP"):
-            layers.append(transforms.ActNorm(N_DIM))
+        if preset == "RealNVP":
+            # Its scale is at most 1.001, so that only the inverse reaches densities above the base's.
+            layers = [transforms.InverseTransform(layer) for layer in layers]
+        elif preset == "NICE":
+            layers.append(transforms.ActNorm(N_DIM))  # NICE's one scale per scalar
     flow = Flow(transforms.CompositeTransform(layers), StandardNormal([N_DIM]))
     return flow, flow.log_prob
 
@@ -304,9 +307,9 @@ def main() -> None:
     test = test[: args.test_rows]
     rows = [{"preset": "Gaussian", "library": "closed form"} | summarize(gaussian_log_prob(train, test))]
     del train
-    pythons = {"tfflows": sys.executable} | dict.fromkeys(
-        args.peers, args.peers and peers.peer_python(args.peer_python)
-    )
+    pythons = {"tfflows": sys.executable}
+    if args.peers:
+        pythons |= dict.fromkeys(args.peers, peers.peer_python(args.peer_python))
     shared = ("data", "seconds", "hidden", "bins", "batch_size", "learning_rate", "threads", "test_rows", "seed")
     settings = {key: getattr(args, key) for key in shared}
     facts = {key: value for key, value in settings.items() if key != "data"}

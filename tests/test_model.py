@@ -10,7 +10,7 @@ from cases import HIDDEN, policy, randomise
 from scipy import stats
 
 import tfflows as tff
-from tfflows import FlowModel, bases, batching, losses, training
+from tfflows import FlowModel, bases, batching, inputs, losses, training
 
 SMALL = {"n_layers": 2, "hidden": HIDDEN}
 RNG = np.random.default_rng(0)
@@ -347,6 +347,27 @@ def test_a_nan_stops_the_fit_and_says_where():
     flow = small_flow()
     with pytest.raises(FloatingPointError, match=r"in epoch 1 of 5, batch 2.*Coupling: Affine.* is not finite"):
         flow.fit(X, epochs=5, batch_size=64, callbacks=[Explode()], verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("x", "weight", "message"),
+    [
+        (X, np.where(np.arange(300) == 250, -1.0, 1.0), "batch 3.*sample weights are negative or NaN"),
+        (np.where(np.arange(600).reshape(300, 2) == 500, np.nan, X), np.ones(300), "batch 3.*x of the data is not"),
+    ],
+)
+def test_bad_rows_of_a_pipeline_stop_the_fit(x, weight, message, monkeypatch):
+    monkeypatch.setattr(inputs, "ADAPT_ROWS", 100)
+    dataset = tf.data.Dataset.from_tensor_slices((x, (), weight)).batch(100)
+    with pytest.raises(FloatingPointError, match=message):
+        small_flow().fit(dataset, epochs=2, verbose=0)
+
+
+def test_nothing_to_train_is_a_fit_too():
+    flow = FlowModel(tff.Chain([tff.bijectors.Standardize(2)]))
+    history = flow.fit(X, epochs=1, batch_size=300, verbose=0).history
+    gaussian = stats.norm(X.mean(axis=0), X.std(axis=0)).logpdf(X).sum(axis=1).mean()
+    assert history["loss"][0] == pytest.approx(-gaussian, abs=1e-4)
 
 
 def test_a_diverging_fit_keeps_finite_weights():

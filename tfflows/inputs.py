@@ -161,7 +161,11 @@ class Inputs:
             data = {"x": tf.ensure_shape(x, [None, *self.event_shape])}
             if has_context:
                 data["context"] = tf.ensure_shape(tf.cast(element[1], self.dtype), [None, self.context_dim])
-            weight = tf.cast(element[2], self.dtype) if len(element) > 2 else tf.ones(tf.shape(x)[:1], self.dtype)
+            weight = tf.ones(tf.shape(x)[:1], self.dtype)
+            if len(element) > 2:
+                # Inside a pipeline nothing can be refused; as NaN it stops the fit, which then says why.
+                given = tf.cast(element[2], self.dtype)
+                weight = tf.where(given >= 0.0, given, np.nan * weight)
             return data | {"weight": weight}
 
         return dataset.map(standardise, num_parallel_calls=tf.data.AUTOTUNE)

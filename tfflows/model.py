@@ -322,6 +322,8 @@ class FlowModel(keras.Model):
         return super().evaluate(dataset, **kwargs)
 
     def train_step(self, data):
+        if not self.trainable_weights:  # all there is to fit was set by `adapt`
+            return self.test_step(data)
         x, context, weight = data["x"], data.get("context"), data["weight"]
         with tf.GradientTape() as tape:
             loss = _weighted_mean(self.flow_loss(self, x, context), weight)

@@ -18,6 +18,7 @@ PACKAGE = "tfflows"
 
 # Only these modules' public names can be rebuilt from a file: a config names a class, never code.
 _TFP_MODULES = {"tfb": tfp.bijectors, "tfd": tfp.distributions}
+_TFP_KINDS = (tfp.bijectors.Bijector, tfp.distributions.Distribution)
 
 
 def register(cls: type) -> type:
@@ -36,7 +37,7 @@ def serialize(value: Any) -> Any:
         return {"dtype_name": value.name}
     if hasattr(value, "get_config"):
         return keras.saving.serialize_keras_object(value)
-    if isinstance(value, (tfp.bijectors.Bijector, tfp.distributions.Distribution)):
+    if isinstance(value, _TFP_KINDS):
         return _serialize_tfp(value)
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
@@ -59,7 +60,7 @@ def deserialize(config: Any) -> Any:
     if "tfp_class" in config:
         module, _, name = config["tfp_class"].partition(".")
         cls = getattr(_TFP_MODULES.get(module), name, None)
-        if not (inspect.isclass(cls) and name[:1].isalpha()):
+        if not (inspect.isclass(cls) and issubclass(cls, _TFP_KINDS)):
             raise ValueError(f"Expected a public class of TFP; got {config['tfp_class']!r}.")
         return cls(**{k: deserialize(v) for k, v in config["parameters"].items()})
     return keras.saving.deserialize_keras_object(config)

@@ -80,6 +80,8 @@ def explain(flow, dataset: tf.data.Dataset) -> str:
     """
     for batch in dataset:
         x, context = batch["x"], batch.get("context")
+        if bool(tf.reduce_any(tf.math.is_nan(batch["weight"]))):
+            return "Some sample weights are negative or NaN."
         rows = tf.where(batch["weight"] > 0.0)[:, 0]
         for name, value in (("x", x), ("context", context)):
             if value is not None and (bad := _bad_rows(value, rows)):
