@@ -246,11 +246,11 @@ def build_nflows(settings: dict):
             "CouplingRQNSF": functools.partial(transforms.PiecewiseRationalQuadraticCouplingTransform, **spline),
         }
         layers += [couplings[preset](mask, Net) for mask in halves(n_layers)]
-        if preset == "RealNVP":
-            # Its scale is at most 1.001, so that only the inverse reaches densities above the base's.
-            layers = [transforms.InverseTransform(layer) for layer in layers]
-        elif preset == "NICE":
-            layers.append(transforms.ActNorm(N_DIM))  # NICE's one scale per scalar
+        if preset == "NICE":
+            layers.append(transforms.ActNorm(N_DIM))  # the paper's one scale per scalar
+        elif preset == "RealNVP":
+            # Its couplings scale by at most 1.001, which alone keeps densities below the base's maximum.
+            layers = [part for layer in layers for part in (layer, transforms.ActNorm(N_DIM))]
     flow = Flow(transforms.CompositeTransform(layers), StandardNormal([N_DIM]))
     return flow, flow.log_prob
 
@@ -322,7 +322,8 @@ def main() -> None:
             found = peers.run_worker(
                 python, __file__, settings | line, n_threads=args.threads, timeout=args.seconds + 1800
             )
-            facts[f"{library} versions"] = found.pop("versions", None) or facts.get(f"{library} versions")
+            if "versions" in found:
+                facts[f"{library} versions"] = ", ".join(f"{k} {v}" for k, v in found.pop("versions").items())
             rows.append(line | found)
             print(preset, library, found.get("error") or found["result"], flush=True)
             peers.write_results(args.output, "POWER in a fixed time", COLUMNS, rows, facts, NOTES)

@@ -37,9 +37,8 @@ COLUMNS = {
     "kl": "KL from the truth, nats",
 }
 NOTES = """
-The fit's seconds include compiling. NLL of the truth: minus the mean exact log-density of the same test rows; KL: the mean
-difference, +- two standard errors. The rows 'standardised' are divided by the training rows' deviation after
-subtracting their mean.
+The fit's seconds include compiling. NLL of the truth: minus the mean exact log-density of the same test
+rows; KL: the mean difference, +- two standard errors. Standardised: by mean and deviation of the training rows.
 """
 
 

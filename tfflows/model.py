@@ -55,7 +55,7 @@ class FlowModel(keras.Model):
         self.base = base
         # Keras sees no weights inside a TFP object; this list is how it finds all of them.
         self.bijector_layers = bijector.layers
-        self.inputs = inputs.Inputs(
+        self.accepts = inputs.Inputs(
             bijector.event_shape,
             bijector.context_dim,
             bijector.dtype.as_numpy_dtype,
@@ -121,7 +121,7 @@ class FlowModel(keras.Model):
         """The flow as a `tfd.Distribution`, given a context `[..., context_dim]` if it is conditional."""
         if context is not None or self.context_dim is not None:
             rows = None if context is None else tf.reshape(context, [-1, np.shape(context)[-1]])
-            self.inputs.context(rows, None)
+            self.accepts.context(rows, None)
             context = tf.cast(context, self.bijector.dtype)
         return FlowDistribution(self, context)
 
@@ -156,8 +156,8 @@ class FlowModel(keras.Model):
 
     def _over_rows(self, verb, value, context, batch_size):
         what, shape = ("z", self.base.event_shape) if verb == "decode" else ("x", self.bijector.event_shape)
-        value = self.inputs.value(value, what, shape)
-        context = self.inputs.context(context, value.shape[0])
+        value = self.accepts.value(value, what, shape)
+        context = self.accepts.context(context, value.shape[0])
         inputs.check_batch_size(batch_size)
         if inputs.is_symbolic(value) or not tf.executing_eagerly():
             return getattr(self, f"_{verb}")(value, context)
@@ -172,7 +172,7 @@ class FlowModel(keras.Model):
             bases.check_temperature(temperature)
         inputs.check_batch_size(batch_size)
         is_single = context is not None and len(np.shape(context)) == 1
-        context = self.inputs.context(tf.convert_to_tensor(context)[None] if is_single else context, None)
+        context = self.accepts.context(tf.convert_to_tensor(context)[None] if is_single else context, None)
         n_contexts = 1 if context is None else context.shape[0]
         seed = batching.seed_pair(seed)
         temperature = tf.cast(temperature, self.bijector.dtype)
@@ -220,7 +220,7 @@ class FlowModel(keras.Model):
 
     def adapt(self, x, context=None) -> None:
         """Sets what is taken from data without gradients (Standardize, ActNorm). The first `fit` calls it."""
-        rows = self.inputs.rows(x, context)
+        rows = self.accepts.rows(x, context)
         self.bijector.adapt(rows.x, rows.context)
 
     def fit(
@@ -271,9 +271,9 @@ class FlowModel(keras.Model):
             validation_split = 0.1
         if validation_data is not None:
             size = batch_size if validation_batch_size is None else validation_batch_size
-            validation_data = self.inputs.dataset(*inputs.unpack(validation_data), size)
+            validation_data = self.accepts.dataset(*inputs.unpack(validation_data), size)
             validation_split = None
-        dataset, held_out, rows = self.inputs.training_data(
+        dataset, held_out, rows = self.accepts.training_data(
             x, context, sample_weight, batch_size, validation_split, hold_out_random=automatic, shuffle=shuffle
         )
         if self.bijector.needs_adapt:
@@ -318,7 +318,7 @@ class FlowModel(keras.Model):
         if not self.compiled:
             self.compile()
         batch_size = EVALUATE_BATCH_SIZE if batch_size is None else batch_size
-        dataset = self.inputs.dataset(x, context, sample_weight, batch_size)
+        dataset = self.accepts.dataset(x, context, sample_weight, batch_size)
         return super().evaluate(dataset, **kwargs)
 
     def train_step(self, data):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -85,17 +86,20 @@ class Bijector(tfb.Bijector):
           context: `[..., context_dim]`, whose leading axes broadcast with z's, or None.
           event_ndims: rank of z's events, if they have more axes than this bijector needs.
         """
-        return self._one_pass(self._forward_and_log_det, z, context, event_ndims, self.forward_min_event_ndims)
+        extra = 0 if event_ndims is None else event_ndims - self.forward_min_event_ndims
+        return self._one_pass(self._forward_and_log_det, self._tensor(z), context, extra)
 
     def inverse_and_log_det(self, x, context=None, event_ndims: int | None = None):
         """z = inverse(x) and log |det dz/dx|, computed together; arguments as in the forward pass."""
-        return self._one_pass(self._inverse_and_log_det, x, context, event_ndims, self.inverse_min_event_ndims)
+        extra = 0 if event_ndims is None else event_ndims - self.inverse_min_event_ndims
+        is_wide = self.accepts_float64 and getattr(x, "dtype", None) in (np.float64, tf.float64)
+        x = tf.convert_to_tensor(x) if is_wide else self._tensor(x)
+        return self._one_pass(self._inverse_and_log_det, x, context, extra)
 
-    def _one_pass(self, method, value, context, event_ndims, min_event_ndims):
-        # A hint would turn float64 arrays, which `accepts_float64` is about, into float32.
-        value = tf.convert_to_tensor(value, dtype_hint=None if hasattr(value, "dtype") else self.dtype)
-        if value.dtype != self.dtype and not (self.accepts_float64 and value.dtype == tf.float64):
-            value = tf.cast(value, self.dtype)
+    def _tensor(self, value):
+        return tf.cast(tf.convert_to_tensor(value, dtype_hint=self.dtype), self.dtype)
+
+    def _one_pass(self, method, value, context, extra_ndims):
         if self._context_dim is None:
             context = None
         elif context is None:
@@ -103,9 +107,7 @@ class Bijector(tfb.Bijector):
         else:
             context = tf.cast(context, self.dtype)
         value, log_det = method(value, context)
-        if event_ndims is not None:
-            log_det = sum_event(log_det, event_ndims - min_event_ndims)
-        return value, log_det
+        return value, sum_event(log_det, extra_ndims)
 
     # TFP's interface.
 
@@ -131,7 +133,7 @@ class Bijector(tfb.Bijector):
 
     @property
     def accepts_float64(self) -> bool:
-        """Whether float64 data may come in although the weights are float32 (see `Standardize`)."""
+        """Whether `inverse` takes float64 data although the weights are float32 (see `Standardize`)."""
         return False
 
     @property
