@@ -120,9 +120,10 @@ class _FeedForward(keras.layers.Layer):
         self._last = self._linear("outputs", self.hidden[-1], self._n_outputs(), zero=True)
 
     def _linear(self, name, n_in, n_out, *, zero=False):
-        initializer = keras.initializers.Zeros() if zero else _spread(n_in)
-        kernel = self.add_weight(shape=(n_in, n_out), initializer=initializer, name=f"{name}_kernel")
-        return kernel, self.add_weight(shape=(n_out,), initializer=initializer, name=f"{name}_bias")
+        # Two initializers: one would draw the bias equal to the kernel's first row.
+        kernel, bias = ("zeros", "zeros") if zero else (_spread(n_in), _spread(n_in))
+        kernel = self.add_weight(shape=(n_in, n_out), initializer=kernel, name=f"{name}_kernel")
+        return kernel, self.add_weight(shape=(n_out,), initializer=bias, name=f"{name}_bias")
 
     def call(self, x, context=None):
         shift = [tf.matmul(context, k) for k in self._context_kernels] if context is not None else []
