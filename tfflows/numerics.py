@@ -71,7 +71,7 @@ def bin_selector(x: tf.Tensor, edges: tf.Tensor) -> tf.Tensor:
       `[..., K]` booleans with exactly one True.
     """
     above = x[..., tf.newaxis] >= edges[..., 1:-1]
-    always = tf.ones_like(x[..., tf.newaxis], dtype=tf.bool)
+    always = tf.ones_like(x[..., tf.newaxis] >= edges[..., :1])
     return tf.logical_and(
         tf.concat([always, above], axis=-1),
         tf.logical_not(tf.concat([above, tf.logical_not(always)], axis=-1)),
