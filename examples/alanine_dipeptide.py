@@ -106,9 +106,7 @@ def main(output: Path, *, quick: bool) -> None:
     again = keras.saving.load_model(path)
     difference = float(np.max(np.abs(again.log_prob(test) - flow.log_prob(test))))
     same_samples = np.array_equal(again.sample(100, seed=1), flow.sample(100, seed=1))
-    print(
-        f"Saved and loaded {path}: largest difference of log-densities {difference:g}, samples equal: {same_samples}."
-    )
+    print(f"Saved and loaded {path}: log-densities differ by {difference:g}, samples are equal: {same_samples}.")
     print(f"Picture: {picture}")
     if difference != 0.0 or not same_samples:
         raise SystemExit("The loaded flow differs from the saved one.")
