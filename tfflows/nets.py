@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfflows.numerics import inverse_permutation, split_last
+from tfflows.numerics import split_last
 from tfflows.serialization import register
 
 
@@ -262,10 +262,6 @@ class MADE(_FeedForward):
 
     def call(self, x, context=None):
         return split_last(super().call(x, context), [self.n_dim, self.n_parameters])
-
-    def sequence(self) -> np.ndarray:
-        """The scalars in the order in which they are generated."""
-        return inverse_permutation(self.order)
 
     def get_config(self):
         config = {"n_dim": self.n_dim, "n_parameters": self.n_parameters, "order": self.order.tolist()}
