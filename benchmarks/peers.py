@@ -55,8 +55,6 @@ def run_worker(python: str, script: str, settings: dict, *, n_threads: int, time
     A worker that fails, or outlasts `timeout` seconds, gives `{"error": ...}` instead of an exception.
     """
     environment = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3") | dict.fromkeys(THREAD_VARIABLES, str(n_threads))
-    # Spinning threads made PyTorch up to 80 times slower where another process used one of two cores.
-    environment["OMP_WAIT_POLICY"] = "PASSIVE"
     command = [python, script, "--worker", json.dumps(settings)]
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout)
