@@ -1,5 +1,6 @@
 """Reproducible tests: every one starts from the same seed."""
 
+import cases
 import keras
 import pytest
 
@@ -7,3 +8,10 @@ import pytest
 @pytest.fixture(autouse=True)
 def _seed():
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def float64():
+    """New layers and bijectors compute in float64."""
+    with cases.policy("float64"):
+        yield

@@ -10,7 +10,7 @@ from cases import HIDDEN, policy, randomise
 from scipy import stats
 
 import tfflows as tff
-from tfflows import FlowModel, bases, batching, inputs, losses, training
+from tfflows import FlowModel, bases, batching, callbacks, inputs, losses, training
 
 SMALL = {"n_layers": 2, "hidden": HIDDEN}
 RNG = np.random.default_rng(0)
@@ -198,13 +198,13 @@ def test_first_loss_is_that_of_the_standardised_identity():
 
 
 def test_automatic_fit_stops_and_restores_the_best(monkeypatch):
-    monkeypatch.setattr(training, "PATIENCE_EPOCHS", (5, 5))
+    monkeypatch.setattr(callbacks, "PATIENCE_EPOCHS", (5, 5))
     flow = small_flow()
     flow.compile(keras.optimizers.Adam(5e-3, use_ema=True, ema_momentum=0.5))
     x = tff.datasets.TwoMoons().sample(560, seed=0)
     history = flow.fit(x[:60], validation_data=x[60:], verbose=0).history
     best, last = int(np.argmin(history["val_loss"])), len(history["val_loss"]) - 1
-    assert 0 < best < last < training.MAX_EPOCHS - 1
+    assert 0 < best < last < callbacks.MAX_EPOCHS - 1
     assert flow.evaluate(x[60:], verbose=0) == pytest.approx(history["val_loss"][best], abs=1e-3)
     assert history["val_loss"][last] > history["val_loss"][best] + 1e-3
 

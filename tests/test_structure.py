@@ -21,6 +21,8 @@ ORDER = [
     "batching",
     "distribution",
     "summary",
+    "loop",
+    "callbacks",
     "training",
     "model",
     "architectures",

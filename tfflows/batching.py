@@ -13,6 +13,12 @@ import tensorflow_probability as tfp
 BUCKETS = (16, 128, 1024, 8192)
 
 
+def round_up(n: int) -> int:
+    """The least of 1, 1.25, 1.5 and 1.75 times a power of two that is >= n: few sizes, at most a quarter wasted."""
+    step = max(1, 2 ** max(int(n - 1).bit_length() - 3, 0))
+    return -(-n // step) * step
+
+
 def _chunks(n_rows: int, batch_size: int | None) -> Iterator[tuple[int, int, int]]:
     """(start, stop, padded number of rows) of the chunks that cover `n_rows` rows."""
     limit = batch_size or BUCKETS[-1]

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 ADAPT_ROWS = 100_000  # of a tf.data pipeline; arrays are used whole
+VALIDATION_BATCH_SIZE = 1024  # at least, unless the user says another
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +25,48 @@ class Rows:
         parts = (self.x, self.context, self.weight)
         return Rows(*(None if a is None else a[index] for a in parts))
 
+    def columns(self) -> dict[str, np.ndarray]:
+        """What a training step gets of each row: x, weight and, if there is one, context."""
+        weight = np.ones(len(self), np.float32) if self.weight is None else self.weight
+        columns = {"x": self.x, "weight": weight, "context": self.context}
+        return {name: value for name, value in columns.items() if value is not None}
+
+    def nbytes(self) -> int:
+        """Memory that the columns take."""
+        return sum(value.nbytes for value in self.columns().values())
+
     def __len__(self) -> int:
         return len(self.x)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingData:
+    """What `fit` trains on.
+
+    Args:
+      rows: the data in memory, or None for those of a pipeline.
+      pipeline: batches as dicts of x, weight and perhaps context, or None for `rows`.
+      held_out: batches to validate on, or None.
+      batch_size: rows in a batch of `rows`.
+      shuffle: whether each epoch has an order of its own.
+    """
+
+    rows: Rows | None
+    pipeline: tf.data.Dataset | None
+    held_out: tf.data.Dataset | None
+    batch_size: int
+    shuffle: bool
+
+    @functools.cached_property
+    def stream(self) -> tf.data.Dataset:
+        """Batches, from the rows or from the user's pipeline."""
+        return self.pipeline or batches(self.rows, self.batch_size, shuffle=self.shuffle)
+
+    def adapt_rows(self) -> Rows:
+        """The rows, of positive weight, to set data-dependent parts from."""
+        if self.rows is None:
+            return first_rows(self.stream, ADAPT_ROWS)
+        return self.rows if self.rows.weight is None else self.rows.take(self.rows.weight > 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,27 +132,34 @@ class Inputs:
         return batches(rows, min(batch_size, len(rows)), shuffle=False)
 
     def training_data(
-        self, x, context, weight, batch_size: int, held_fraction: float | None, *, hold_out_random: bool, shuffle: bool
-    ):
-        """What `fit` trains on.
-
-        Returns:
-          the dataset; the dataset of held-out rows, or None; a function that gives the rows to adapt to.
-        """
+        self,
+        x,
+        context,
+        weight,
+        batch_size: int,
+        *,
+        validation_split: float | None,
+        validation_data,
+        validation_batch_size: int | None,
+        hold_out_random: bool,
+        shuffle: bool,
+    ) -> TrainingData:
+        """`fit`'s arguments as what it trains on; they mean what they mean in Keras' `fit`."""
         check_batch_size(batch_size)
         held_out = None
+        size = max(batch_size, VALIDATION_BATCH_SIZE) if validation_batch_size is None else validation_batch_size
+        if validation_data is not None:
+            held_out = self.dataset(*unpack(validation_data), size)
         if isinstance(x, tf.data.Dataset):
-            if held_fraction:
+            if validation_split and held_out is None:
                 raise ValueError("Expected validation_data with a tf.data.Dataset; got none, or a validation_split.")
-            dataset = self.dataset(x, context, weight, batch_size)
-            return dataset, None, functools.cache(lambda: first_rows(dataset, ADAPT_ROWS))
+            return TrainingData(None, self.dataset(x, context, weight, batch_size), held_out, batch_size, shuffle)
         rows = self.rows(x, context, weight)
         check_enough(rows)
-        if held_fraction:
-            rows, held = hold_out(rows, held_fraction, shuffle=hold_out_random)
-            held_out = batches(held, min(batch_size, len(held)), shuffle=False)
-        dataset = batches(rows, min(batch_size, len(rows)), shuffle=shuffle)
-        return dataset, held_out, lambda: rows if rows.weight is None else rows.take(rows.weight > 0.0)
+        if validation_split and held_out is None:
+            rows, held = hold_out(rows, validation_split, shuffle=hold_out_random)
+            held_out = batches(held, min(size, len(held)), shuffle=False)
+        return TrainingData(rows, None, held_out, min(batch_size, len(rows)), shuffle)
 
     def _floats(self, value, what):
         if not tf.is_tensor(value):
@@ -224,9 +272,7 @@ def batches(rows: Rows, batch_size: int, *, shuffle: bool) -> tf.data.Dataset:
     """
     n = len(rows)
     n_batches = -(-n // batch_size)
-    data = {"x": rows.x, "context": rows.context}
-    data = {k: tf.constant(v) for k, v in data.items() if v is not None}
-    weight = tf.constant(np.ones(n, np.float32) if rows.weight is None else rows.weight)
+    data = {name: tf.constant(value) for name, value in rows.columns().items()}
     seeds = tf.data.Dataset.random(seed=np.random.randint(2**31), rerandomize_each_iteration=True)
 
     def epoch(seed):
@@ -236,16 +282,16 @@ def batches(rows: Rows, batch_size: int, *, shuffle: bool) -> tf.data.Dataset:
         index = tf.pad(order, [[0, n_batches * batch_size - n]], constant_values=-1)
         return tf.data.Dataset.from_tensor_slices(tf.reshape(index, [n_batches, batch_size]))
 
-    def gather(index):
-        filler = index < 0
-        index = tf.maximum(index, 0)
-        row_weight = tf.where(filler, tf.zeros_like(weight[:1]), tf.gather(weight, index))
-        return {k: tf.gather(v, index) for k, v in data.items()} | {"weight": row_weight}
-
     dataset = seeds.batch(2, drop_remainder=True).take(1).flat_map(epoch)
-    dataset = dataset.map(gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    dataset = dataset.map(functools.partial(gather, data), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(n_batches))
     return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def gather(data: dict[str, tf.Tensor], index: tf.Tensor) -> dict[str, tf.Tensor]:
+    """The rows `index` of `Rows.columns()`; where it is negative, a filler of weight zero."""
+    batch = {name: tf.gather(value, tf.maximum(index, 0)) for name, value in data.items()}
+    return batch | {"weight": tf.where(index < 0, tf.zeros_like(batch["weight"]), batch["weight"])}
 
 
 def first_rows(dataset: tf.data.Dataset, n_rows: int) -> Rows:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfflows import bases, batching, inputs, summary, training
+from tfflows import bases, batching, inputs, summary
 from tfflows.bijectors.base import Bijector, describe
 from tfflows.distribution import FlowDistribution
-from tfflows.losses import Loss, NegativeLogLikelihood
 from tfflows.serialization import deserialize, register, serialize
-
-BATCH_SIZE = 256
-EVALUATE_BATCH_SIZE = 1024
+from tfflows.training import TrainableModel
 
 
 @register
-class FlowModel(keras.Model):
+class FlowModel(TrainableModel):
     """A normalizing flow: a distribution that is fitted with `fit`, evaluated and sampled.
 
     x = bijector.forward(z), z ~ base;  log p(x) = log base(z) + log |det dz/dx|.
@@ -61,10 +57,6 @@ class FlowModel(keras.Model):
             bijector.dtype.as_numpy_dtype,
             bijector.accepts_float64,
         )
-        self.loss_tracker = keras.metrics.Mean(name="loss")
-        self.flow_loss = NegativeLogLikelihood()
-        self.use_xla = True
-        self._functions = {}
         self.built = True
 
     # The five verbs and their relatives.
@@ -196,159 +188,6 @@ class FlowModel(keras.Model):
             lambda r: tf.reshape(r, tf.concat([[n, n_contexts], tf.shape(r)[1:]], axis=0)), result
         )
 
-    # Training.
-
-    def compile(self, optimizer=None, loss: Loss | None = None, *, jit_compile: bool = True, **kwargs):
-        """Sets how to train; optional, `fit` calls it with the defaults.
-
-        Args:
-          optimizer: a Keras optimizer; by default Adam at 1e-3 with gradients clipped to a norm of 5.
-          loss: a loss of `tfflows.losses`; negative log-likelihood by default.
-          jit_compile: whether `fit` and all verbs run under XLA.
-          **kwargs: Keras' `run_eagerly`, `steps_per_execution`, `auto_scale_loss`.
-        """
-        if kwargs.get("metrics") or kwargs.get("weighted_metrics") or kwargs.get("loss_weights"):
-            raise ValueError("Expected no metrics: they compare with labels, which a flow has none of.")
-        if loss is not None and not isinstance(loss, Loss):
-            raise ValueError(f"Expected a loss of tfflows.losses; got {loss!r}.")
-        if optimizer is None:
-            optimizer = training.default_optimizer(averaged=False)
-        super().compile(optimizer=optimizer, jit_compile=jit_compile and not kwargs.get("run_eagerly"), **kwargs)
-        self.flow_loss = loss or NegativeLogLikelihood()
-        self.use_xla = bool(jit_compile)
-        self._functions = {}
-
-    def adapt(self, x, context=None) -> None:
-        """Sets what is taken from data without gradients (Standardize, ActNorm). The first `fit` calls it."""
-        rows = self.accepts.rows(x, context)
-        self.bijector.adapt(rows.x, rows.context)
-
-    def fit(
-        self,
-        x,
-        context=None,
-        sample_weight=None,
-        *,
-        batch_size: int | None = None,
-        epochs: int | None = None,
-        verbose="auto",
-        callbacks=None,
-        validation_split: float | None = None,
-        validation_data=None,
-        shuffle: bool = True,
-        initial_epoch: int = 0,
-        steps_per_epoch: int | None = None,
-        validation_steps: int | None = None,
-        validation_batch_size: int | None = None,
-        validation_freq: int = 1,
-    ) -> keras.callbacks.History:
-        """Fits the flow to data; the arguments are those of Keras' `fit`.
-
-        With `epochs=None` it decides itself: it holds out a random `validation_split` (10 %) unless
-        `validation_data` is given, trains until the held-out loss has not improved for about 3000 steps (5 to
-        30 epochs; 1000 epochs at most), and restores the best weights; unless you compiled the model yourself,
-        those are averaged over some 100 steps. With a number of epochs it is plain Keras.
-
-        Args:
-          x: `[n, *event]`: array, tensor or pandas frame; or a `tf.data.Dataset` of batches x, (x, context)
-            or (x, context, weight), where context is () if there is none.
-          context: `[n, context_dim]`, if the flow is conditional.
-          sample_weight: `[n]`, >= 0.
-          batch_size: 256 by default.
-          validation_data: x, (x, context) or (x, context, weight), context None if there is none; or a
-            dataset.
-
-        Returns:
-          Keras' history; `loss` and `val_loss` are the mean loss, by default the NLL in nats.
-
-        Raises:
-          ValueError: for data that do not fit the flow, before anything is trained.
-          FloatingPointError: if loss or gradient stop being finite; says where, and leaves the weights
-            of before.
-        """
-        automatic, batch_size = epochs is None, BATCH_SIZE if batch_size is None else batch_size
-        if automatic and validation_data is None and validation_split is None:
-            validation_split = 0.1
-        if validation_data is not None:
-            size = batch_size if validation_batch_size is None else validation_batch_size
-            validation_data = self.accepts.dataset(*inputs.unpack(validation_data), size)
-            validation_split = None
-        dataset, held_out, rows = self.accepts.training_data(
-            x, context, sample_weight, batch_size, validation_split, hold_out_random=automatic, shuffle=shuffle
-        )
-        if self.bijector.needs_adapt:
-            self.bijector.adapt(rows().x, rows().context)
-        if not self.compiled:
-            self.compile(training.default_optimizer(averaged=automatic))
-        if not self.optimizer.built:  # in the first step, its new variables would make TensorFlow trace twice
-            self.optimizer.build(self.trainable_variables)
-        callbacks = tf.nest.flatten(callbacks or [])
-        callbacks = [training.StopOnNonFinite(), *training.averaging(self.optimizer, callbacks), *callbacks]
-        n_steps = steps_per_epoch or int(dataset.cardinality())
-        stop = training.until_converged(n_steps) if automatic else []
-        try:
-            history = super().fit(
-                dataset,
-                epochs=training.MAX_EPOCHS if automatic else epochs,
-                verbose=verbose,
-                callbacks=[*callbacks, *stop],
-                validation_data=held_out if validation_data is None else validation_data,
-                shuffle=False,  # the dataset has shuffled already
-                initial_epoch=initial_epoch,
-                steps_per_epoch=steps_per_epoch,
-                validation_steps=validation_steps,
-                validation_freq=validation_freq,
-            )
-            training.restore_best(stop)
-            return history
-        except training.NonFiniteLossError as error:
-            raise FloatingPointError(
-                f"The loss or its gradient is not finite {error}. {training.explain(self, dataset)} The model "
-                "has the weights from before that step. A smaller learning rate may help, or gradient clipping."
-            ) from None
-        except KeyboardInterrupt:
-            training.restore_best(stop)
-            raise
-
-    def evaluate(self, x, context=None, sample_weight=None, *, batch_size: int | None = None, **kwargs):
-        """The mean loss of data, by default the NLL in nats; arguments as in `fit` and Keras' `evaluate`."""
-        if kwargs.get("_use_cached_eval_dataset"):  # Keras' fit, validating
-            kwargs.pop("y", None)
-            return super().evaluate(x=x, sample_weight=sample_weight, batch_size=batch_size, **kwargs)
-        if not self.compiled:
-            self.compile()
-        batch_size = EVALUATE_BATCH_SIZE if batch_size is None else batch_size
-        dataset = self.accepts.dataset(x, context, sample_weight, batch_size)
-        return super().evaluate(dataset, **kwargs)
-
-    def train_step(self, data):
-        if not self.trainable_weights:  # all there is to fit was set by `adapt`
-            return self.test_step(data)
-        x, context, weight = data["x"], data.get("context"), data["weight"]
-        with tf.GradientTape() as tape:
-            loss = _weighted_mean(self.flow_loss(self, x, context), weight)
-            objective = tf.add_n([loss, *(tf.cast(extra, loss.dtype) for extra in self.losses)])
-            scaled = self.optimizer.scale_loss(objective)
-        weights = self.trainable_weights
-        gradients = tape.gradient(scaled, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        # A bad step must not reach the weights: its gradients are dropped, its loss is shown as NaN, and
-        # the callback StopOnNonFinite ends the fit.
-        finite = tf.math.is_finite(objective + tf.linalg.global_norm(gradients))
-        gradients = [tf.where(finite, g, tf.zeros_like(g)) for g in gradients]
-        self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
-        self.loss_tracker.update_state(tf.where(finite, loss, np.nan), sample_weight=tf.reduce_sum(weight))
-        return {"loss": self.loss_tracker.result()}
-
-    def test_step(self, data):
-        x, context, weight = data["x"], data.get("context"), data["weight"]
-        loss = _weighted_mean(self.flow_loss(self, x, context), weight)
-        self.loss_tracker.update_state(loss, sample_weight=tf.reduce_sum(weight))
-        return {"loss": self.loss_tracker.result()}
-
-    @property
-    def metrics(self):
-        return [self.loss_tracker]
-
     # Facts and files.
 
     @property
@@ -369,19 +208,6 @@ class FlowModel(keras.Model):
         config = dict(config)
         return cls(deserialize(config.pop("bijector")), deserialize(config.pop("base")), **config)
 
-    def get_compile_config(self):
-        if not self.compiled:
-            return None
-        return {
-            "optimizer": keras.saving.serialize_keras_object(self.optimizer),
-            "loss": serialize(self.flow_loss),
-            "jit_compile": self.use_xla,
-        }
-
-    def compile_from_config(self, config):
-        self.compile(**{k: deserialize(v) for k, v in config.items()})
-        self.optimizer.build(self.trainable_variables)
-
     def load_weights(self, filepath, **kwargs):
         """Keras' `load_weights`, which here changes nothing unless the whole file fits."""
         before = self.get_weights()
@@ -401,10 +227,3 @@ class FlowModel(keras.Model):
         """Prints the flow part by part, from the data to the latent, with numbers of weights."""
         del kwargs  # Keras' layout options have no meaning for this table
         print_fn(summary.table(self))
-
-
-def _weighted_mean(values, weight):
-    weight = tf.cast(weight, values.dtype)
-    # A row of weight zero (a filler of the last batch) must not turn into NaN.
-    total = tf.reduce_sum(tf.where(weight > 0.0, values * weight, tf.zeros_like(values)))
-    return tf.math.divide_no_nan(total, tf.reduce_sum(weight))

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.compiler.tf2xla.ops import gen_xla_ops
+from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 
 def softclip(x: tf.Tensor, bound: float) -> tf.Tensor:
@@ -99,3 +101,23 @@ def wrap(x: tf.Tensor, bound: float) -> tf.Tensor:
 def inverse_permutation(permutation: Sequence[int]) -> np.ndarray:
     """The permutation that undoes `permutation`."""
     return np.argsort(np.asarray(permutation))
+
+
+@tf.custom_gradient
+def set_rows(array: tf.Tensor, rows: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
+    """`array` `[n, m]` with `rows` `[k, m]` in the place of its rows from `start` on.
+
+    In a loop that XLA compiles this writes in place. The operation for that has no public name; a scatter,
+    which has one, copies the array.
+    """
+    if not tf.executing_eagerly() and GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):
+        result = gen_xla_ops.xla_dynamic_update_slice(array, rows, tf.stack([start, 0]))
+    else:
+        index = start + tf.range(rows.shape[0])
+        result = tf.tensor_scatter_nd_update(array, index[:, tf.newaxis], rows)
+
+    def gradient(upstream):
+        size = tf.shape(rows)
+        return set_rows(upstream, tf.zeros_like(rows), start), tf.slice(upstream, [start, 0], size), None
+
+    return result, gradient

@@ -1,115 +1,287 @@
-"""What happens around the steps of `fit`: when to stop, and what to say when a loss is not finite."""
+"""TrainableModel: how a flow is compiled, adapted, fitted and evaluated."""
 
 from __future__ import annotations
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from tfflows.bijectors.base import Chain, describe
+from tfflows import loop
+from tfflows.callbacks import (
+    MAX_EPOCHS,
+    NonFiniteLossError,
+    StopOnNonFinite,
+    averaging,
+    default_optimizer,
+    explain,
+    hears_batches,
+    restore_best,
+    until_converged,
+)
+from tfflows.losses import Loss, NegativeLogLikelihood
+from tfflows.serialization import deserialize, serialize
 
-MAX_EPOCHS = 1000
-PATIENCE_STEPS = 3000
-PATIENCE_EPOCHS = (5, 30)  # at least, at most
+BATCH_SIZE = 256
+EVALUATE_BATCH_SIZE = 1024
 
 
-def default_optimizer(*, averaged: bool) -> keras.optimizers.Optimizer:
-    """Adam with clipped gradients; `averaged` keeps a moving average of the weights over some 100 steps.
+class TrainableModel(keras.Model):
+    """A Keras model that is trained without labels; `FlowModel` adds what there is to train.
 
-    Averaged weights are free of the last mini-batches' noise, which is worth about 0.01 nats on held-out data,
-    and so allow a learning rate twice as high.
+    A subclass sets `bijector`, `base` and `accepts` (an `inputs.Inputs`), and has the verbs that losses call.
     """
-    learning_rate = 2e-3 if averaged else 1e-3
-    return keras.optimizers.Adam(learning_rate, global_clipnorm=5.0, use_ema=averaged, ema_momentum=0.99)
 
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.loss_tracker = keras.metrics.Mean(name="loss")
+        self.flow_loss = NegativeLogLikelihood()
+        self.use_xla = True
+        self._reset_compiled()
 
-def until_converged(steps_per_epoch: int) -> list[keras.callbacks.Callback]:
-    """Callbacks of `fit(epochs=None)`: stop when the held-out loss stops improving, keep the best weights."""
-    least, most = PATIENCE_EPOCHS
-    patience = max(least, min(most, PATIENCE_STEPS // max(steps_per_epoch, 1)))
-    return [
-        keras.callbacks.ReduceLROnPlateau("val_loss", factor=0.3, patience=-(-patience // 2), min_lr=1e-5),
-        keras.callbacks.EarlyStopping("val_loss", min_delta=1e-4, patience=patience, restore_best_weights=True),
-    ]
+    def _reset_compiled(self):
+        self._functions = {}  # the verbs
+        self._steps_function = None
+        self._epoch_loop = None
 
+    def compile(
+        self,
+        optimizer=None,
+        loss: Loss | None = None,
+        *,
+        jit_compile: bool = True,
+        steps_per_execution: int | None = None,
+        **kwargs,
+    ):
+        """Sets how to train; optional, `fit` calls it with the defaults.
 
-def averaging(optimizer, callbacks: list[keras.callbacks.Callback]) -> list[keras.callbacks.Callback]:
-    """What makes Keras validate and keep the averaged weights of an optimizer with `use_ema`.
+        Args:
+          optimizer: a Keras optimizer; by default Adam at 1e-3 with gradients clipped to a norm of 5.
+          loss: a loss of `tfflows.losses`; negative log-likelihood by default.
+          jit_compile: whether `fit` and all verbs run under XLA.
+          steps_per_execution: training steps in one compiled call, after which callbacks hear of a batch. By
+            default so many that a call takes some 0.2 s, but one if a callback of yours asks for batches.
+          **kwargs: Keras' `run_eagerly`, `auto_scale_loss`.
+        """
+        if kwargs.get("metrics") or kwargs.get("weighted_metrics") or kwargs.get("loss_weights"):
+            raise ValueError("Expected no metrics: they compare with labels, which a flow has none of.")
+        if loss is not None and not isinstance(loss, Loss):
+            raise ValueError(f"Expected a loss of tfflows.losses; got {loss!r}.")
+        if steps_per_execution is not None and steps_per_execution < 1:
+            raise ValueError(f"Expected steps_per_execution >= 1; got {steps_per_execution}.")
+        if optimizer is None:
+            optimizer = default_optimizer(averaged=False)
+        super().compile(
+            optimizer=optimizer,
+            jit_compile=jit_compile and not kwargs.get("run_eagerly"),
+            steps_per_execution=steps_per_execution or 1,
+            **kwargs,
+        )
+        self.flow_loss = loss or NegativeLogLikelihood()
+        self.use_xla = bool(jit_compile)
+        self.steps_per_call = steps_per_execution
+        self._reset_compiled()
 
-    It comes before all other callbacks, so that they see the averaged weights at the end of an epoch.
-    """
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    has_one = any(isinstance(callback, keras.callbacks.SwapEMAWeights) for callback in callbacks)
-    if has_one or not getattr(optimizer, "use_ema", False):
-        return []
-    return [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)]
+    def adapt(self, x, context=None) -> None:
+        """Sets what is taken from data without gradients (Standardize, ActNorm). The first `fit` calls it."""
+        rows = self.accepts.rows(x, context)
+        self.bijector.adapt(rows.x, rows.context)
 
+    def fit(
+        self,
+        x,
+        context=None,
+        sample_weight=None,
+        *,
+        batch_size: int | None = None,
+        epochs: int | None = None,
+        verbose="auto",
+        callbacks=None,
+        validation_split: float | None = None,
+        validation_data=None,
+        shuffle: bool = True,
+        initial_epoch: int = 0,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
+        validation_batch_size: int | None = None,
+        validation_freq: int = 1,
+    ) -> keras.callbacks.History:
+        """Fits the flow to data; the arguments are those of Keras' `fit`.
 
-def restore_best(callbacks: list[keras.callbacks.Callback]) -> None:
-    """Puts the best weights back, also after an interrupted fit."""
-    for callback in callbacks:
-        best = getattr(callback, "best_weights", None)
-        if best is not None:
-            callback.model.set_weights(best)
+        With `epochs=None` it decides itself: it holds out a random `validation_split` (10 %) unless
+        `validation_data` is given, trains until the held-out loss has not improved for about 3000 steps (5 to
+        30 epochs; 1000 epochs at most), and restores the best weights; unless you compiled the model yourself,
+        those are averaged over some 100 steps. With a number of epochs it is plain Keras.
 
+        Args:
+          x: `[n, *event]`: array, tensor or pandas frame; or a `tf.data.Dataset` of batches x, (x, context)
+            or (x, context, weight), where context is () if there is none.
+          context: `[n, context_dim]`, if the flow is conditional.
+          sample_weight: `[n]`, >= 0.
+          batch_size: 256 by default.
+          validation_data: x, (x, context) or (x, context, weight), context None if there is none; or a
+            dataset.
 
-class StopOnNonFinite(keras.callbacks.Callback):
-    """Stops the fit at the first batch whose loss or gradient is not finite."""
+        Returns:
+          Keras' history; `loss` and `val_loss` are the mean loss, by default the NLL in nats.
 
-    def on_train_batch_end(self, batch, logs=None):
-        loss = float((logs or {}).get("loss", 0.0))
-        if loss != loss or loss in (float("inf"), -float("inf")):
-            raise NonFiniteLossError(self.params.get("epochs"), self.epoch, batch)
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.epoch = epoch
-
-
-class NonFiniteLossError(FloatingPointError):
-    """A loss or gradient that is NaN or infinite."""
-
-    def __init__(self, n_epochs, epoch, batch):
-        super().__init__(f"in epoch {epoch + 1} of {n_epochs}, batch {batch + 1}")
-
-
-def explain(flow, dataset: tf.data.Dataset) -> str:
-    """Where the first number that is not finite comes from, found by going through the data again.
-
-    Args:
-      flow: the model, with the weights from before the bad step.
-      dataset: dicts of x, weight and perhaps context.
-    """
-    for batch in dataset:
-        x, context = batch["x"], batch.get("context")
-        if bool(tf.reduce_any(tf.math.is_nan(batch["weight"]))):
-            return "Some sample weights are negative or NaN."
-        rows = tf.where(batch["weight"] > 0.0)[:, 0]
-        for name, value in (("x", x), ("context", context)):
-            if value is not None and (bad := _bad_rows(value, rows)):
-                return f"The {name} of the data is not finite, in {len(bad)} rows of a batch."
-        value = x
-        for part in flow.bijector.bijectors if isinstance(flow.bijector, Chain) else [flow.bijector]:
-            value, log_det = Chain([part]).inverse_and_log_det(value, context)
-            for name, result in (("value", value), ("log-det", log_det)):
-                if bad := _bad_rows(result, rows):
-                    return (
-                        f"The {name} of '{describe(part)}' is not finite for {len(bad)} rows of a batch, such "
-                        f"as x = {x.numpy()[bad[0]]}."
-                    )
-        if bad := _bad_rows(flow.base.log_prob(value), rows):
-            return (
-                f"The log-density of the base is not finite for {len(bad)} rows of a batch, such as "
-                f"x = {x.numpy()[bad[0]]}: they lie outside its support."
+        Raises:
+          ValueError: for data that do not fit the flow, before anything is trained.
+          FloatingPointError: if loss or gradient stop being finite; says where, and leaves the weights
+            of before.
+        """
+        automatic = epochs is None
+        if automatic and validation_data is None and validation_split is None:
+            validation_split = 0.1
+        data = self.accepts.training_data(
+            x,
+            context,
+            sample_weight,
+            BATCH_SIZE if batch_size is None else batch_size,
+            validation_split=validation_split,
+            validation_data=validation_data,
+            validation_batch_size=validation_batch_size,
+            hold_out_random=automatic,
+            shuffle=shuffle,
+        )
+        if self.bijector.needs_adapt:
+            rows = data.adapt_rows()
+            self.bijector.adapt(rows.x, rows.context)
+        if not self.compiled:
+            self.compile(default_optimizer(averaged=automatic))
+        if not self.optimizer.built:  # in the first step, its new variables would make TensorFlow trace twice
+            self.optimizer.build(self.trainable_variables)
+        callbacks = tf.nest.flatten(callbacks or [])
+        dataset = self._choose_loop(data, callbacks, steps_per_epoch)
+        n_steps = steps_per_epoch or int(dataset.cardinality())
+        stop = until_converged(n_steps) if automatic else []
+        ours = [StopOnNonFinite(), *averaging(self.optimizer, callbacks)]
+        if self._epoch_loop is not None:
+            ours.append(self._epoch_loop)
+        try:
+            history = super().fit(
+                dataset,
+                epochs=MAX_EPOCHS if automatic else epochs,
+                verbose=verbose,
+                callbacks=[*ours, *callbacks, *stop],
+                validation_data=data.held_out,
+                shuffle=False,  # the data have shuffled already
+                initial_epoch=initial_epoch,
+                steps_per_epoch=steps_per_epoch,
+                validation_steps=validation_steps,
+                validation_freq=validation_freq,
             )
+            restore_best(stop)
+            return history
+        except NonFiniteLossError as error:
+            raise FloatingPointError(
+                f"The loss or its gradient is not finite {error}. {explain(self, data.stream)} The "
+                "model has the weights from before that step. A smaller learning rate may help, or gradient clipping."
+            ) from None
+        except KeyboardInterrupt:
+            restore_best(stop)
+            raise
+        finally:
+            self._epoch_loop = None
+            self.steps_per_execution = self.steps_per_call or 1
+
+    def _choose_loop(self, data, callbacks, steps_per_epoch) -> tf.data.Dataset:
+        """Prepares the compiled loop over data in memory, if it will do; returns what Keras iterates over."""
+        rows = data.rows
+        if isinstance(self.train_function, loop.EpochLoop):  # of an earlier fit
+            self.train_function = None
+        if (
+            rows is None
+            or rows.nbytes() > loop.MAX_BYTES
+            or steps_per_epoch is not None
+            or self.run_eagerly
+            or self.distribute_strategy.num_replicas_in_sync > 1
+            or type(self).train_step is not TrainableModel.train_step
+        ):
+            return data.stream
+        if self._steps_function is None:
+            self._steps_function = loop.compiled(self)
+        n_calls = self.steps_per_call
+        if n_calls is None and any(map(hears_batches, callbacks)):
+            n_calls = 1
+        self._epoch_loop = loop.EpochLoop(
+            self._steps_function, rows, data.batch_size, n_calls, self.count_params(), shuffle=data.shuffle
+        )
+        # Keras counts the steps with these two and hands the dataset to the loop, which has its own.
+        self.steps_per_execution = self._epoch_loop.steps_per_call
+        return tf.data.Dataset.range(self._epoch_loop.n_steps)
+
+    def make_train_function(self, force=False):
+        if self._epoch_loop is None:
+            super().make_train_function(force)
+        else:
+            self.train_function = self._epoch_loop
+
+    def evaluate(self, x, context=None, sample_weight=None, *, batch_size: int | None = None, **kwargs):
+        """The mean loss of data, by default the NLL in nats; arguments as in `fit` and Keras' `evaluate`."""
+        if kwargs.get("_use_cached_eval_dataset"):  # Keras' fit, validating
+            kwargs.pop("y", None)
+            return super().evaluate(x=x, sample_weight=sample_weight, batch_size=batch_size, **kwargs)
+        if not self.compiled:
+            self.compile()
+        batch_size = EVALUATE_BATCH_SIZE if batch_size is None else batch_size
+        dataset = self.accepts.dataset(x, context, sample_weight, batch_size)
+        return super().evaluate(dataset, **kwargs)
+
+    def train_step(self, data):
+        if not self.trainable_weights:  # all there is to fit was set by `adapt`
+            return self.test_step(data)
+        x, context, weight = data["x"], data.get("context"), data["weight"]
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(flow.flow_loss(flow, x, context))
-        weights = flow.trainable_weights
-        for weight, gradient in zip(weights, tape.gradient(loss, weights), strict=True):
-            if gradient is not None and not bool(tf.reduce_all(tf.math.is_finite(gradient))):
-                return f"The gradient with respect to {weight.path} is not finite."
-    return "Going through the data again with these weights, every number was finite."
+            loss = _weighted_mean(self.flow_loss(self, x, context), weight)
+            objective = tf.add_n([loss, *(tf.cast(extra, loss.dtype) for extra in self.losses)])
+            scaled = self.optimizer.scale_loss(objective)
+        weights = self.trainable_weights
+        gradients = tape.gradient(scaled, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        # A bad step must not reach the weights: it is left out, its loss is shown as NaN, and the callback
+        # StopOnNonFinite ends the fit.
+        finite = tf.math.is_finite(objective + tf.linalg.global_norm(gradients))
+        self._apply_if(finite, gradients, weights)
+        self.loss_tracker.update_state(tf.where(finite, loss, np.nan), sample_weight=tf.reduce_sum(weight))
+        return {"loss": self.loss_tracker.result()}
+
+    def _apply_if(self, finite, gradients, weights):
+        if self.distribute_strategy.num_replicas_in_sync > 1:  # replicas may not meet inside a cond
+            gradients = [tf.where(finite, g, tf.zeros_like(g)) for g in gradients]
+            self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
+            return
+        tf.cond(
+            finite,
+            lambda: self.optimizer.apply_gradients(zip(gradients, weights, strict=True)),
+            lambda: self.optimizer.iterations,
+        )
+
+    def test_step(self, data):
+        x, context, weight = data["x"], data.get("context"), data["weight"]
+        loss = _weighted_mean(self.flow_loss(self, x, context), weight)
+        self.loss_tracker.update_state(loss, sample_weight=tf.reduce_sum(weight))
+        return {"loss": self.loss_tracker.result()}
+
+    @property
+    def metrics(self):
+        return [self.loss_tracker]
+
+    def get_compile_config(self):
+        if not self.compiled:
+            return None
+        return {
+            "optimizer": keras.saving.serialize_keras_object(self.optimizer),
+            "loss": serialize(self.flow_loss),
+            "jit_compile": self.use_xla,
+            "steps_per_execution": self.steps_per_call,
+        }
+
+    def compile_from_config(self, config):
+        self.compile(**{k: deserialize(v) for k, v in config.items()})
+        self.optimizer.build(self.trainable_variables)
 
 
-def _bad_rows(value, rows) -> list[int]:
-    axes = list(range(1, value.shape.rank))
-    finite = tf.reduce_all(tf.math.is_finite(value), axis=axes)
-    return [int(r) for r in rows if not bool(finite[int(r)])]
+def _weighted_mean(values, weight):
+    weight = tf.cast(weight, values.dtype)
+    # A row of weight zero (a filler of the last batch) must not turn into NaN.
+    total = tf.reduce_sum(tf.where(weight > 0.0, values * weight, tf.zeros_like(values)))
+    return tf.math.divide_no_nan(total, tf.reduce_sum(weight))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import tensorflow as tf
 
 from tfflows.bijectors.base import Bijector
-from tfflows.nets import MADE, build_conditioner, conditioner, describe_net
-from tfflows.numerics import sum_event
+from tfflows.nets import MADE, build_conditioner, conditioner, describe_net, run_sequentially
+from tfflows.numerics import inverse_permutation, sum_event
 from tfflows.serialization import register
 from tfflows.transformers import Transformer
 
@@ -17,8 +17,8 @@ class MaskedAutoregressive(Bijector):
 
     x_i = f(z_i; params_i(x_<i, context));  log-det = sum_i log dx_i/dz_i.
 
-    The inverse (density) costs one evaluation of the net; the forward direction (sampling) one for each
-    scalar. `Invert` of it is the inverse autoregressive flow, fast the other way.
+    Either direction costs one evaluation of the net, forward (sampling) in D small stages. `Invert` of it is the
+    inverse autoregressive flow, which samples without stages.
 
     Args:
       transformer: the scalar map f.
@@ -46,26 +46,21 @@ class MaskedAutoregressive(Bijector):
         return z, sum_event(log_det, 1)
 
     def _forward_and_log_det(self, z, context):
-        if context is not None:  # it may add batch axes, and a loop's shapes must not change
-            shape = tf.broadcast_dynamic_shape(tf.shape(z)[:-1], tf.shape(context)[:-1])
-            z = tf.broadcast_to(z, tf.concat([shape, tf.shape(z)[-1:]], axis=0))
-        position = tf.constant(self._net.order, dtype=tf.int32)
+        if context is None:
+            return self._generate(z, None)
+        # Rows, as the net's layers see them: [..., D] and [..., n_context], broadcast against each other.
+        batch = tf.broadcast_dynamic_shape(tf.shape(z)[:-1], tf.shape(context)[:-1])
+        z, context = (tf.broadcast_to(v, tf.concat([batch, [v.shape[-1]]], axis=0)) for v in (z, context))
+        return self._generate(z, tf.reshape(context, [-1, context.shape[-1]]))
 
-        def step(k, x, log_det):
-            # Scalars not yet generated stay zero: whatever f made of them could overflow, and
-            # the masks' zeros would turn an inf into NaN for the others.
-            new_x, new_log_det = self._transformer.forward_and_log_det(z, conditioner(self._net, x, context))
-            now = position == k
-            return k + 1, tf.where(now, new_x, x), tf.where(now, new_log_det, log_det)
-
-        n_dim = self._net.n_dim
-        _, x, log_det = tf.while_loop(
-            lambda k, x, log_det: k < n_dim,
-            step,
-            (tf.constant(0), tf.zeros_like(z), tf.zeros_like(z)),
-            maximum_iterations=n_dim,
-        )
-        return x, sum_event(log_det, 1)
+    def _generate(self, z, context):
+        shape = tf.shape(z)
+        order = self._net.order
+        z = tf.reshape(z, [-1, self._net.n_dim])
+        z = tf.transpose(tf.gather(z, inverse_permutation(order), axis=1))
+        x, log_det = run_sequentially(self._transformer.forward_and_log_det, self._net.stages(context), z)
+        x = tf.gather(tf.transpose(x), order, axis=1)
+        return tf.reshape(x, shape), tf.reshape(tf.reduce_sum(log_det, axis=0), shape[:-1])
 
     def describe(self):
         return f"MaskedAutoregressive: {self._transformer}, {describe_net(self._net)}"

@@ -1,0 +1,130 @@
+"""What happens around the steps of `fit`: when to stop, and what to say when a loss is not finite."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from tfflows.bijectors.base import Chain, describe
+
+MAX_EPOCHS = 1000
+PATIENCE_STEPS = 3000
+PATIENCE_EPOCHS = (5, 30)  # at least, at most
+
+
+def default_optimizer(*, averaged: bool) -> keras.optimizers.Optimizer:
+    """Adam with clipped gradients; `averaged` keeps a moving average of the weights over some 100 steps.
+
+    Averaged weights are free of the last mini-batches' noise, which is worth about 0.01 nats on held-out data,
+    and so allow a learning rate twice as high.
+    """
+    learning_rate = 2e-3 if averaged else 1e-3
+    return keras.optimizers.Adam(learning_rate, global_clipnorm=5.0, use_ema=averaged, ema_momentum=0.99)
+
+
+def until_converged(steps_per_epoch: int) -> list[keras.callbacks.Callback]:
+    """Callbacks of `fit(epochs=None)`: stop when the held-out loss stops improving, keep the best weights."""
+    least, most = PATIENCE_EPOCHS
+    patience = max(least, min(most, PATIENCE_STEPS // max(steps_per_epoch, 1)))
+    return [
+        keras.callbacks.ReduceLROnPlateau("val_loss", factor=0.3, patience=-(-patience // 2), min_lr=1e-5),
+        keras.callbacks.EarlyStopping("val_loss", min_delta=1e-4, patience=patience, restore_best_weights=True),
+    ]
+
+
+def averaging(optimizer, callbacks: list[keras.callbacks.Callback]) -> list[keras.callbacks.Callback]:
+    """What makes Keras validate and keep the averaged weights of an optimizer with `use_ema`.
+
+    It comes before all other callbacks, so that they see the averaged weights at the end of an epoch.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    has_one = any(isinstance(callback, keras.callbacks.SwapEMAWeights) for callback in callbacks)
+    if has_one or not getattr(optimizer, "use_ema", False):
+        return []
+    return [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)]
+
+
+def restore_best(callbacks: list[keras.callbacks.Callback]) -> None:
+    """Puts the best weights back, also after an interrupted fit."""
+    for callback in callbacks:
+        best = getattr(callback, "best_weights", None)
+        if best is not None:
+            callback.model.set_weights(best)
+
+
+BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
+
+
+def hears_batches(callback: keras.callbacks.Callback) -> bool:
+    """Whether a callback asks to be called after single batches; those of Keras are content with many at once."""
+    if any(hook in vars(callback) for hook in BATCH_HOOKS):  # LambdaCallback
+        return True
+    kind, base = type(callback), keras.callbacks.Callback
+    return not kind.__module__.startswith("keras.") and any(
+        getattr(kind, hook) is not getattr(base, hook) for hook in BATCH_HOOKS
+    )
+
+
+class StopOnNonFinite(keras.callbacks.Callback):
+    """Stops the fit at the first batch whose loss or gradient is not finite."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        loss = float((logs or {}).get("loss", 0.0))
+        if loss != loss or loss in (float("inf"), -float("inf")):
+            loop = getattr(self.model, "train_function", None)
+            batch = getattr(loop, "step", batch + 1)  # a loop of many steps knows where it stopped
+            raise NonFiniteLossError(self.params.get("epochs"), self.epoch, batch)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+
+class NonFiniteLossError(FloatingPointError):
+    """A loss or gradient that is NaN or infinite."""
+
+    def __init__(self, n_epochs, epoch, batch):
+        super().__init__(f"in epoch {epoch + 1} of {n_epochs}, batch {batch}")
+
+
+def explain(flow, dataset: tf.data.Dataset) -> str:
+    """Where the first number that is not finite comes from, found by going through the data again.
+
+    Args:
+      flow: the model, with the weights from before the bad step.
+      dataset: dicts of x, weight and perhaps context.
+    """
+    for batch in dataset:
+        x, context = batch["x"], batch.get("context")
+        if bool(tf.reduce_any(tf.math.is_nan(batch["weight"]))):
+            return "Some sample weights are negative or NaN."
+        rows = tf.where(batch["weight"] > 0.0)[:, 0]
+        for name, value in (("x", x), ("context", context)):
+            if value is not None and (bad := _bad_rows(value, rows)):
+                return f"The {name} of the data is not finite, in {len(bad)} rows of a batch."
+        value = x
+        for part in flow.bijector.bijectors if isinstance(flow.bijector, Chain) else [flow.bijector]:
+            value, log_det = Chain([part]).inverse_and_log_det(value, context)
+            for name, result in (("value", value), ("log-det", log_det)):
+                if bad := _bad_rows(result, rows):
+                    return (
+                        f"The {name} of '{describe(part)}' is not finite for {len(bad)} rows of a batch, such "
+                        f"as x = {x.numpy()[bad[0]]}."
+                    )
+        if bad := _bad_rows(flow.base.log_prob(value), rows):
+            return (
+                f"The log-density of the base is not finite for {len(bad)} rows of a batch, such as "
+                f"x = {x.numpy()[bad[0]]}: they lie outside its support."
+            )
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(flow.flow_loss(flow, x, context))
+        weights = flow.trainable_weights
+        for weight, gradient in zip(weights, tape.gradient(loss, weights), strict=True):
+            if gradient is not None and not bool(tf.reduce_all(tf.math.is_finite(gradient))):
+                return f"The gradient with respect to {weight.path} is not finite."
+    return "Going through the data again with these weights, every number was finite."
+
+
+def _bad_rows(value, rows) -> list[int]:
+    axes = list(range(1, value.shape.rank))
+    finite = tf.reduce_all(tf.math.is_finite(value), axis=axes)
+    return [int(r) for r in rows if not bool(finite[int(r)])]

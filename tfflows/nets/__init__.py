@@ -1,0 +1,24 @@
+"""Nets: the Keras layers that hold a flow's weights. They know no Jacobian.
+
+A conditioner is called as `net(x)` or `net(x, context)` and returns `[..., n_outputs]` numbers,
+which a bijector hands to a transformer as parameters. Its last layer starts at zero and all-zero
+parameters mean the identity, so every flow starts as the identity map.
+"""
+
+from tfflows.nets.conditioning import build_conditioner, conditioner, describe_net
+from tfflows.nets.feedforward import MLP
+from tfflows.nets.made import MADE
+from tfflows.nets.parameters import Constant, Statistics
+from tfflows.nets.sequential import run_sequentially, unrolled
+
+__all__ = [
+    "MADE",
+    "MLP",
+    "Constant",
+    "Statistics",
+    "build_conditioner",
+    "conditioner",
+    "describe_net",
+    "run_sequentially",
+    "unrolled",
+]

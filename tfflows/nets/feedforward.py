@@ -1,0 +1,169 @@
+"""Feed-forward nets with context."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfflows.serialization import register
+
+
+@dataclasses.dataclass
+class Linear:
+    """A linear layer of a `FeedForward`.
+
+    Args:
+      kernel: weight `[in, out]`.
+      bias: weight `[out]`.
+      mask: `[in, out]`, which entries of the kernel count, or None for all.
+      skip: whether the values of two layers before are added to its own.
+      context_kernel: weight `[n_context, out]`, if it hears the context.
+    """
+
+    kernel: keras.Variable
+    bias: keras.Variable
+    mask: np.ndarray | None
+    skip: bool
+    context_kernel: keras.Variable | None = None
+
+    def masked_kernel(self, dtype) -> tf.Tensor:
+        """The kernel with zeros where the mask says so."""
+        kernel = tf.convert_to_tensor(self.kernel)
+        return kernel if self.mask is None else kernel * tf.constant(self.mask, dtype)
+
+    def shift(self, context: tf.Tensor | None) -> tf.Tensor:
+        """What is added to its product: `[out]`, or `[n, out]` where it hears a context."""
+        shift = tf.convert_to_tensor(self.bias)
+        return shift if self.context_kernel is None else shift + tf.matmul(context, self.context_kernel)
+
+
+class FeedForward(keras.layers.Layer):
+    """What MLP and MADE share: a stack of linear layers, masked or not, with context.
+
+    Plain: h = act(W1 x + C1 context), h = act(W h + b), ...; residual: blocks
+    h + W''(act(W' act(h) + C context)) of one width. The output layer starts at zero.
+    """
+
+    def __init__(self, hidden, activation, residual, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden = tuple(int(n) for n in hidden)
+        self.activation = keras.activations.get(activation)
+        self.residual = bool(residual)
+        if not self.hidden or min(self.hidden) < 1:
+            raise ValueError(f"Expected at least one hidden layer, of positive widths; got hidden={hidden}.")
+        if self.residual and len(set(self.hidden)) > 1:
+            raise ValueError(f"Expected hidden layers of one width in a residual net; got hidden={hidden}.")
+
+    def _n_outputs(self) -> int:
+        raise NotImplementedError  # abstract
+
+    def _masks(self, n_inputs: int, with_context: bool) -> tuple:
+        """Masks `[in, out]` of: inputs to hidden, hidden to hidden, hidden to outputs."""
+        raise NotImplementedError  # abstract
+
+    def build(self, x_shape, context_shape=None):
+        n_inputs = x_shape[-1]
+        widths = self.hidden
+        mask_in, mask_hidden, mask_out = self._masks(n_inputs, context_shape is not None)
+        first = self._linear("first", n_inputs, widths[0], mask_in)
+        n_context = 0 if context_shape is None else context_shape[-1]
+        n_hearing = 0 if context_shape is None else (len(widths) if self.residual else 1)
+        hearing = [
+            self.add_weight(shape=(n_context, widths[0]), initializer=_spread(n_context), name=f"context_{i}")
+            for i in range(n_hearing)
+        ]
+        inner = [
+            self._linear(f"hidden_{i}", widths[i - 1], widths[i], mask_hidden[i - 1]) for i in range(1, len(widths))
+        ]
+        if self.residual:
+            second = [
+                self._linear(f"residual_{i}", widths[0], widths[0], mask_hidden[i - 1], skip=True)
+                for i in range(1, len(widths))
+            ]
+            inner = [layer for pair in zip(inner, second, strict=True) for layer in pair]
+        outputs = self._linear("outputs", widths[-1], self._n_outputs(), mask_out, zero=True)
+        self.linears = [first, *inner, outputs]
+        # The first layer hears the context, and the first of each residual block.
+        for layer, kernel in zip([first, *inner[::2]], hearing, strict=False):
+            layer.context_kernel = kernel
+
+    def _linear(self, name, n_in, n_out, mask, *, zero=False, skip=False):
+        # Two initializers: one would draw the bias equal to the kernel's first row.
+        kernel, bias = ("zeros", "zeros") if zero else (_spread(n_in), _spread(n_in))
+        kernel = self.add_weight(shape=(n_in, n_out), initializer=kernel, name=f"{name}_kernel")
+        bias = self.add_weight(shape=(n_out,), initializer=bias, name=f"{name}_bias")
+        return Linear(kernel, bias, mask, skip)
+
+    def call(self, x, context=None):
+        values = []
+        for layer in self.linears:
+            source = self.activation(values[-1]) if values else x
+            value = tf.matmul(source, layer.masked_kernel(x.dtype)) + layer.shift(context)
+            values.append(value + values[-2] if layer.skip else value)
+        return values[-1]
+
+    def get_config(self):
+        activation = keras.activations.serialize(self.activation)
+        config = {"hidden": self.hidden, "activation": activation, "residual": self.residual}
+        return {**super().get_config(), **config}
+
+
+@register
+class MLP(FeedForward):
+    """A fully connected net, `[..., n_inputs]` and context `[..., n_context]` to `[..., n_outputs]`.
+
+    Args:
+      n_outputs: width of the output.
+      hidden: widths of the hidden layers; each width after the first is one block if `residual`.
+      activation: a Keras activation.
+      residual: pre-activation residual blocks of two layers each; all widths must be equal.
+      circular: the inputs are angles in radians: the net sees their cosines and sines, so that its
+        outputs have no seam at +-pi.
+    """
+
+    def __init__(
+        self,
+        n_outputs: int,
+        hidden: Sequence[int] = (64, 64),
+        activation="relu",
+        *,
+        residual: bool = False,
+        circular: bool = False,
+        **kwargs,
+    ):
+        super().__init__(hidden, activation, residual, **kwargs)
+        self.n_outputs = int(n_outputs)
+        self.circular = bool(circular)
+
+    def _n_outputs(self):
+        return self.n_outputs
+
+    def _masks(self, n_inputs, with_context):
+        return None, [None] * (len(self.hidden) - 1), None
+
+    def build(self, x_shape, context_shape=None):
+        n_inputs = x_shape[-1] * (2 if self.circular else 1)
+        super().build((*x_shape[:-1], n_inputs), context_shape)
+
+    def call(self, x, context=None):
+        if self.circular:
+            x = tf.concat([tf.cos(x), tf.sin(x)], axis=-1)
+        return super().call(x, context)
+
+    def get_config(self):
+        return {**super().get_config(), "n_outputs": self.n_outputs, "circular": self.circular}
+
+
+def _spread(n_in: int) -> keras.initializers.Initializer:
+    """He's uniform law, for kernels and for biases.
+
+    A flow's nets have few inputs, of size one. With biases at zero all kinks of the units would meet in the origin;
+    spread over the data, they are worth 0.2 to 0.4 nats on POWER after 1500 steps.
+    """
+    bound = math.sqrt(6.0 / n_in)
+    return keras.initializers.RandomUniform(-bound, bound)

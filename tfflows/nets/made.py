@@ -1,0 +1,141 @@
+"""MADE: nets whose outputs for a scalar hear only the scalars before it."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from tfflows.nets.feedforward import FeedForward
+from tfflows.nets.sequential import Layer, Stages
+from tfflows.numerics import split_last
+from tfflows.serialization import register
+
+
+@register
+class MADE(FeedForward):
+    """Masked autoencoder: parameters of scalar i depend on the scalars before i, and on context.
+
+    Input i has degree order[i] + 1, hidden units have degrees 1 .. D - 1 (from 0 with a context), spread
+    evenly and sorted; a connection exists where the degree does not fall, and at the output where it
+    rises. Context is not masked: it has degree 0.
+
+    Args:
+      n_dim: D, the number of scalars.
+      n_parameters: numbers to put out for each scalar.
+      hidden, activation, residual: as in `MLP`.
+      order: order[i] is the position of scalar i in the sequence, a permutation of 0 .. D - 1;
+        left to right by default.
+
+    The output has shape `[..., D, n_parameters]`.
+
+    Warns:
+      UserWarning: where a hidden layer has fewer than D - 1 units, so that some scalars are heard
+        later than the ordering allows.
+
+    Reference:
+      Germain, Gregor, Murray & Larochelle (2015), MADE: masked autoencoder for distribution
+      estimation, https://arxiv.org/abs/1502.03509
+    """
+
+    def __init__(
+        self,
+        n_dim: int,
+        n_parameters: int,
+        hidden: Sequence[int] = (64, 64),
+        activation="relu",
+        *,
+        order: Sequence[int] | None = None,
+        residual: bool = False,
+        **kwargs,
+    ):
+        super().__init__(hidden, activation, residual, **kwargs)
+        self.n_dim = int(n_dim)
+        self.n_parameters = int(n_parameters)
+        self.order = np.arange(self.n_dim) if order is None else np.asarray(order)
+        if sorted(self.order.tolist()) != list(range(self.n_dim)):
+            raise ValueError(f"Expected an order that permutes 0 .. {self.n_dim - 1}; got {order}.")
+        if min(self.hidden) < self.n_dim - 1:
+            warnings.warn(
+                f"MADE: a hidden layer of {min(self.hidden)} units is narrower than D - 1 = {self.n_dim - 1}, "
+                "so some scalars cannot be heard by the ones right after them.",
+                stacklevel=2,
+            )
+
+    def _n_outputs(self):
+        return self.n_dim * self.n_parameters
+
+    def _degrees(self, with_context: bool):
+        """Of the inputs, and of the units of each hidden layer."""
+        low = 0 if with_context else min(1, self.n_dim - 1)
+        # Counted down from D - 1, so that a layer too narrow for all degrees still lets every input through.
+        n_degrees = self.n_dim - low
+        hidden = [self.n_dim - 1 - np.arange(width)[::-1] * n_degrees // width for width in self.hidden]
+        return self.order + 1, hidden
+
+    def _masks(self, n_inputs, with_context):
+        if n_inputs != self.n_dim:
+            raise ValueError(f"Expected {self.n_dim} scalars in a MADE's input; got {n_inputs}.")
+        degrees_in, hidden = self._degrees(with_context)
+        mask_in = degrees_in[:, None] <= hidden[0][None, :]
+        mask_hidden = [a[:, None] <= b[None, :] for a, b in itertools.pairwise(hidden)]
+        degrees_out = np.repeat(degrees_in, self.n_parameters)
+        mask_out = hidden[-1][:, None] < degrees_out[None, :]
+        return mask_in, mask_hidden, mask_out
+
+    def call(self, x, context=None):
+        return split_last(super().call(x, context), [self.n_dim, self.n_parameters])
+
+    def stages(self, context: tf.Tensor | None = None) -> Stages:
+        """The net with its units sorted by what they hear, for `run_sequentially`.
+
+        Args:
+          context: `[n, n_context]`, if it hears one.
+        """
+        degrees_in, degrees = self._degrees(any(layer.context_kernel is not None for layer in self.linears))
+        sources = _groups(degrees_in - 1, self.n_dim)
+        if self.residual:  # two layers a block, of one width
+            degrees = [degrees[0]] + [d for d in degrees[1:] for _ in range(2)]
+        outputs = np.repeat(degrees_in - 1, self.n_parameters)
+        layers = []
+        for layer, units in zip(self.linears, [*degrees, outputs], strict=True):
+            groups = _groups(units, self.n_dim)
+            kernel = layer.masked_kernel(self.compute_dtype)
+            kernel = _take(_take(kernel, sources, axis=0), groups, axis=1)
+            shift = _take(layer.shift(context), groups, axis=-1)
+            shift = shift[:, tf.newaxis] if shift.shape.rank == 1 else tf.transpose(shift)
+            layers.append(
+                Layer(
+                    tf.reshape(tf.transpose(kernel), [*groups.shape, sources.size]),
+                    tf.reshape(shift, [*groups.shape, shift.shape[1] or -1]),
+                )
+            )
+            sources = groups
+        return Stages(tuple(layers), tuple(layer.skip for layer in self.linears[:-1]), self.activation)
+
+    def get_config(self):
+        config = {"n_dim": self.n_dim, "n_parameters": self.n_parameters, "order": self.order.tolist()}
+        return {**super().get_config(), **config}
+
+
+def _groups(stage: np.ndarray, n_stages: int) -> np.ndarray:
+    """`[n_stages, n_group]`: the numbers of the units of each stage, in their order, and -1 where it has fewer."""
+    members = [np.flatnonzero(stage == s) for s in range(n_stages)]
+    width = max(len(m) for m in members)
+    return np.stack([np.pad(m, (0, width - len(m)), constant_values=-1) for m in members])
+
+
+def _take(array: tf.Tensor, groups: np.ndarray, axis: int) -> tf.Tensor:
+    """The entries of `array` on an axis in the order of `groups`, zeros for -1."""
+    index = groups.reshape(-1)
+    if np.array_equal(index, np.arange(array.shape[axis])):
+        return array
+    shape = [1] * array.shape.rank
+    shape[axis] = len(index)
+    taken = tf.gather(array, np.maximum(index, 0), axis=axis)
+    if (index >= 0).all():
+        return taken
+    return taken * tf.constant((index >= 0).reshape(shape), array.dtype)

@@ -1,0 +1,68 @@
+"""Weights that depend on nothing: learned, or set from data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfflows.serialization import register
+
+
+@register
+class Constant(keras.layers.Layer):
+    """One weight, returned whatever the input: parameters that depend on nothing.
+
+    Args:
+      shape: shape of the weight.
+      initializer: a Keras initializer; zeros by default.
+    """
+
+    def __init__(self, shape: Sequence[int], initializer="zeros", **kwargs):
+        super().__init__(**kwargs)
+        self.shape = tuple(int(n) for n in shape)
+        self.initializer = keras.initializers.get(initializer)
+        self.value = self.add_weight(shape=self.shape, initializer=self.initializer, name="value")
+        self.built = True
+
+    def call(self, x=None):
+        return tf.convert_to_tensor(self.value)
+
+    def get_config(self):
+        initializer = keras.initializers.serialize(self.initializer)
+        return {**super().get_config(), "shape": self.shape, "initializer": initializer}
+
+
+@register
+class Statistics(keras.layers.Layer):
+    """Location and scale of each scalar, set from data, and whether that has happened.
+
+    Args:
+      shape: shape of location and scale.
+      trainable: whether training goes on changing them (ActNorm) or not (Standardize).
+
+    The scale is kept as its logarithm, so it stays positive whatever the optimizer does.
+    """
+
+    def __init__(self, shape: Sequence[int], trainable: bool = False, **kwargs):
+        super().__init__(trainable=trainable, **kwargs)
+        self.shape = tuple(int(n) for n in shape)
+        self.location = self.add_weight(shape=self.shape, initializer="zeros", trainable=trainable, name="location")
+        self.log_scale = self.add_weight(shape=self.shape, initializer="zeros", trainable=trainable, name="log_scale")
+        # A weight, not a Python attribute: a reloaded model must know that it was adapted.
+        self.adapted = self.add_weight(shape=(), initializer="zeros", trainable=False, name="adapted")
+        self.built = True
+
+    def call(self, x=None):
+        return tf.convert_to_tensor(self.location), tf.convert_to_tensor(self.log_scale)
+
+    def set(self, location: np.ndarray, scale: np.ndarray) -> None:
+        """Assigns location and scale (positive) and marks them as adapted."""
+        self.location.assign(location)
+        self.log_scale.assign(np.log(scale))
+        self.adapted.assign(1.0)
+
+    def get_config(self):
+        return {**super().get_config(), "shape": self.shape}
