@@ -89,6 +89,6 @@ def draw_rows(function: Callable, n_rows: int, context, seed: tf.Tensor, batch_s
         rows = None
         if context is not None:
             rows = tf.gather(context, np.arange(start, start + size) % context.shape[0])
-        chunk = function(size, rows, tf.random.fold_in(seed, i))
+        chunk = function(size, rows, tf.random.fold_in(seed, i, alg="philox"))
         results.append(tf.nest.map_structure(lambda r, keep=stop - start: r[:keep], chunk))
     return _join(results)

@@ -29,6 +29,9 @@ def sum_event(x: tf.Tensor, event_ndims: int) -> tf.Tensor:
 def split_last(x: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
     """Reshapes the last axis of `x` into `shape`, known statically whatever the batch."""
     shape = list(shape)
+    if x.shape.rank == 2 or x.shape[:-1].is_fully_defined():
+        batch = [-1 if n is None else n for n in x.shape[:-1]]
+        return tf.reshape(x, [*batch, *shape])
     split = tf.reshape(x, tf.concat([tf.shape(x)[:-1], shape], axis=0))
     return tf.ensure_shape(split, x.shape[:-1].concatenate(shape))
 
@@ -96,6 +99,32 @@ def wrap(x: tf.Tensor, bound: float) -> tf.Tensor:
     wrapped = x - 2.0 * bound * tf.floor((x + bound) / (2.0 * bound))
     # Rounding can leave a value on or just beyond an edge.
     return tf.where(wrapped >= bound, -bound * tf.ones_like(wrapped), wrapped)
+
+
+def permute(x: tf.Tensor, permutation: Sequence[int]) -> tf.Tensor:
+    """`x` with the entries of its last axis reordered: y[..., i] = x[..., permutation[i]].
+
+    The gradient is the permutation back, where that of `tf.gather` would be a scatter, and a few contiguous
+    pieces are cut and joined.
+    """
+    permutation = np.asarray(permutation)
+    if np.array_equal(permutation, np.arange(len(permutation))):
+        return x
+
+    @tf.custom_gradient
+    def reorder(x):
+        return _reorder(x, permutation), lambda upstream: permute(upstream, inverse_permutation(permutation))
+
+    return reorder(x)
+
+
+def _reorder(x, permutation):
+    if np.array_equal(permutation, np.arange(len(permutation))[::-1]):
+        return tf.reverse(x, axis=[-1])
+    pieces = np.split(permutation, np.flatnonzero(np.diff(permutation) != 1) + 1)
+    if len(pieces) <= 4:
+        return tf.concat([x[..., piece[0] : piece[-1] + 1] for piece in pieces], axis=-1)
+    return tf.gather(x, permutation, axis=-1)
 
 
 def inverse_permutation(permutation: Sequence[int]) -> np.ndarray:

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tfflows.bijectors.base import Bijector
 from tfflows.nets import MADE, build_conditioner, conditioner, describe_net, run_sequentially
-from tfflows.numerics import inverse_permutation, sum_event
+from tfflows.numerics import inverse_permutation, permute, sum_event
 from tfflows.serialization import register
 from tfflows.transformers import Transformer
 
@@ -57,9 +57,9 @@ class MaskedAutoregressive(Bijector):
         shape = tf.shape(z)
         order = self._net.order
         z = tf.reshape(z, [-1, self._net.n_dim])
-        z = tf.transpose(tf.gather(z, inverse_permutation(order), axis=1))
+        z = tf.transpose(permute(z, inverse_permutation(order)))
         x, log_det = run_sequentially(self._transformer.forward_and_log_det, self._net.stages(context), z)
-        x = tf.gather(tf.transpose(x), order, axis=1)
+        x = permute(tf.transpose(x), order)
         return tf.reshape(x, shape), tf.reshape(tf.reduce_sum(log_det, axis=0), shape[:-1])
 
     def describe(self):

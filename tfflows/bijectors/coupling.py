@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfflows.bijectors.base import Bijector
 from tfflows.nets import build_conditioner, conditioner, describe_net
-from tfflows.numerics import inverse_permutation, split_last, sum_event
+from tfflows.numerics import inverse_permutation, permute, split_last, sum_event
 from tfflows.serialization import register
 from tfflows.transformers import Transformer
 
@@ -61,10 +61,10 @@ class Coupling(Bijector):
             raise ValueError(f"Expected a mask of booleans with at least one True and one False; got {mask.tolist()}.")
         super().__init__(parameters, event_shape=mask.shape, context_dim=context_dim, name=name)
         self._transformer = transformer
-        self._transformed, self._passed = np.flatnonzero(mask), np.flatnonzero(~mask)
-        self._merge_order = inverse_permutation([*self._passed, *self._transformed])
-        n_outputs = len(self._transformed) * transformer.n_parameters
-        self._net = build_conditioner(net, len(self._passed), n_outputs, context_dim)
+        self._n_transformed, self._n_passed = int(mask.sum()), int((~mask).sum())
+        self._order = np.concatenate([np.flatnonzero(~mask), np.flatnonzero(mask)])
+        n_outputs = self._n_transformed * transformer.n_parameters
+        self._net = build_conditioner(net, self._n_passed, n_outputs, context_dim)
 
     def _forward_and_log_det(self, z, context):
         return self._couple(z, context, self._transformer.forward_and_log_det)
@@ -73,18 +73,18 @@ class Coupling(Bijector):
         return self._couple(x, context, self._transformer.inverse_and_log_det)
 
     def _couple(self, value, context, transform):
-        passed = tf.gather(value, self._passed, axis=-1)
+        ordered = permute(value, self._order)
+        passed, transformed = ordered[..., : self._n_passed], ordered[..., self._n_passed :]
         params = conditioner(self._net, passed, context)
-        shape = [len(self._transformed), self._transformer.n_parameters]
-        params = split_last(params, shape)
-        changed, log_det = transform(tf.gather(value, self._transformed, axis=-1), params)
-        # A context may have added batch axes.
-        passed = tf.broadcast_to(passed, tf.concat([tf.shape(changed)[:-1], tf.shape(passed)[-1:]], axis=0))
-        merged = tf.gather(tf.concat([passed, changed], axis=-1), self._merge_order, axis=-1)
+        params = split_last(params, [self._n_transformed, self._transformer.n_parameters])
+        changed, log_det = transform(transformed, params)
+        if context is not None:  # it may have added batch axes
+            passed = tf.broadcast_to(passed, tf.concat([tf.shape(changed)[:-1], [self._n_passed]], axis=0))
+        merged = permute(tf.concat([passed, changed], axis=-1), inverse_permutation(self._order))
         return merged, sum_event(log_det, 1)
 
     def describe(self):
         return (
-            f"Coupling: {self._transformer} of {len(self._transformed)} given {len(self._passed)}, "
+            f"Coupling: {self._transformer} of {self._n_transformed} given {self._n_passed}, "
             f"{describe_net(self._net)}"
         )

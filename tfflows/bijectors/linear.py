@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfflows.bijectors.base import Bijector
-from tfflows.numerics import inverse_permutation
+from tfflows.numerics import inverse_permutation, permute
 from tfflows.serialization import register
 
 
@@ -42,10 +42,10 @@ class Permutation(Bijector):
         return cls(np.random.default_rng(seed).permutation(n_dim))
 
     def _forward_and_log_det(self, z, context):
-        return tf.gather(z, self._permutation, axis=-1), tf.zeros(tf.shape(z)[:-1], z.dtype)
+        return permute(z, self._permutation), tf.zeros(tf.shape(z)[:-1], z.dtype)
 
     def _inverse_and_log_det(self, x, context):
-        return tf.gather(x, self._undo, axis=-1), tf.zeros(tf.shape(x)[:-1], x.dtype)
+        return permute(x, self._undo), tf.zeros(tf.shape(x)[:-1], x.dtype)
 
     def describe(self):
         return f"Permutation of {len(self._permutation)}"
