@@ -26,6 +26,7 @@ BOUND = 5.0
 CLIP_NORM = 5.0
 ADAM_EPSILON = 1e-7
 TEST_BATCH = 8192
+STEPS_PER_CALL = 4  # of tfflows, after which the clock is read
 
 COLUMNS = {
     "preset": "architecture",
@@ -54,17 +55,17 @@ class Budget:
     def start(self):
         self.started = time.perf_counter()
 
-    def step(self) -> float | None:
-        """Counts a step. Returns the learning rate of the next one, or None when time is up."""
+    def step(self, n_steps: int = 1) -> float | None:
+        """Counts steps. Returns the learning rate of the next ones, or None when time is up."""
         self.elapsed = time.perf_counter() - self.started
-        self.n_steps += 1
-        if self.n_steps == 1:
-            self.first_step = self.elapsed
+        if self.n_steps == 0:
+            self.first_step, self.n_first = self.elapsed, n_steps
+        self.n_steps += n_steps
         fraction = self.elapsed / self.seconds
         return None if fraction >= 1.0 else self.learning_rate * 0.5 * (1.0 + math.cos(math.pi * fraction))
 
     def report(self) -> dict:
-        ms = 1e3 * (self.elapsed - self.first_step) / max(self.n_steps - 1, 1)
+        ms = 1e3 * (self.elapsed - self.first_step) / max(self.n_steps - self.n_first, 1)
         return {"steps": self.n_steps, "first_step": round(self.first_step, 2), "ms_per_step": round(ms, 2)}
 
 
@@ -134,7 +135,7 @@ def run_tfflows(settings: dict, budget: Budget, train: np.ndarray, test: np.ndar
 
     class TimeBudget(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
-            rate = budget.step()
+            rate = budget.step(STEPS_PER_CALL)
             if rate is None:
                 self.model.stop_training = True
             else:
@@ -145,7 +146,8 @@ def run_tfflows(settings: dict, budget: Budget, train: np.ndarray, test: np.ndar
     options = {"n_bins": settings["bins"], "bound": BOUND} if "RQNSF" in preset else {}
     options |= {"n_layers": settings["layers"], "hidden": settings["hidden"]}
     flow = tfflows.FlowModel(getattr(tfflows, preset)(N_DIM, **options))
-    flow.compile(keras.optimizers.Adam(budget.learning_rate, epsilon=ADAM_EPSILON, global_clipnorm=CLIP_NORM))
+    optimizer = keras.optimizers.Adam(budget.learning_rate, epsilon=ADAM_EPSILON, global_clipnorm=CLIP_NORM)
+    flow.compile(optimizer, steps_per_execution=STEPS_PER_CALL)
     budget.start()
     flow.fit(train, batch_size=settings["batch_size"], epochs=10**9, callbacks=[TimeBudget()], verbose=0)
     n_weights = sum(math.prod(weight.shape) for weight in flow.trainable_weights)
