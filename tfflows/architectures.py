@@ -96,7 +96,7 @@ def MAF(
 ) -> Bijector:
     """Affine masked autoregressive layers, every second one in reverse order.
 
-    Densities cost one evaluation of each net, samples n_dim; arguments as in `NICE`.
+    Densities cost one evaluation of each net; samples cost as much, in n_dim stages; arguments as in `NICE`.
 
     Reference:
       Papamakarios, Pavlakou & Murray (2017), Masked autoregressive flow for density estimation,
@@ -110,7 +110,7 @@ def IAF(
 ) -> Bijector:
     """Inverse autoregressive flow: MAF's layers the other way round.
 
-    Samples cost one evaluation of each net, densities n_dim; arguments as in `NICE`.
+    Samples cost one evaluation of each net; densities cost as much, in n_dim stages; arguments as in `NICE`.
 
     Reference:
       Kingma et al. (2016), Improved variational inference with inverse autoregressive flow,
@@ -131,7 +131,7 @@ def MaskedAutoregressiveRQNSF(
 ) -> Bijector:
     """Masked autoregressive layers with rational-quadratic splines.
 
-    Densities cost one evaluation of each net, samples n_dim; arguments as in `CouplingRQNSF`.
+    Densities cost one evaluation of each net; samples cost as much, in n_dim stages; arguments as in `CouplingRQNSF`.
 
     Reference:
       Durkan, Bekasov, Murray & Papamakarios (2019), Neural spline flows,

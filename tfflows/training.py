@@ -132,11 +132,14 @@ class TrainableModel(keras.Model):
         automatic = epochs is None
         if automatic and validation_data is None and validation_split is None:
             validation_split = 0.1
+        batch_size = BATCH_SIZE if batch_size is None else batch_size
+        if validation_steps is not None and validation_batch_size is None:
+            validation_batch_size = batch_size  # what the steps are counted in
         data = self.accepts.training_data(
             x,
             context,
             sample_weight,
-            BATCH_SIZE if batch_size is None else batch_size,
+            batch_size,
             validation_split=validation_split,
             validation_data=validation_data,
             validation_batch_size=validation_batch_size,
@@ -181,14 +184,13 @@ class TrainableModel(keras.Model):
             restore_best(stop)
             raise
         finally:
-            self._epoch_loop = None
+            if self._epoch_loop is not None:
+                self._epoch_loop = self.train_function = None  # it holds the data
             self.steps_per_execution = self.steps_per_call or 1
 
     def _choose_loop(self, data, callbacks, steps_per_epoch) -> tf.data.Dataset:
         """Prepares the compiled loop over data in memory, if it will do; returns what Keras iterates over."""
         rows = data.rows
-        if isinstance(self.train_function, loop.EpochLoop):  # of an earlier fit
-            self.train_function = None
         if (
             rows is None
             or rows.nbytes() > loop.MAX_BYTES
@@ -200,11 +202,11 @@ class TrainableModel(keras.Model):
             return data.stream
         if self._steps_function is None:
             self._steps_function = loop.compiled(self)
-        n_calls = self.steps_per_call
-        if n_calls is None and any(map(hears_batches, callbacks)):
-            n_calls = 1
+        steps = self.steps_per_call
+        if steps is None and any(map(hears_batches, callbacks)):
+            steps = 1
         self._epoch_loop = loop.EpochLoop(
-            self._steps_function, rows, data.batch_size, n_calls, self.count_params(), shuffle=data.shuffle
+            self._steps_function, rows, data.batch_size, steps, self.count_params(), shuffle=data.shuffle
         )
         # Keras counts the steps with these two and hands the dataset to the loop, which has its own.
         self.steps_per_execution = self._epoch_loop.steps_per_call

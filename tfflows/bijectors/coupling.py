@@ -85,6 +85,5 @@ class Coupling(Bijector):
 
     def describe(self):
         return (
-            f"Coupling: {self._transformer} of {self._n_transformed} given {self._n_passed}, "
-            f"{describe_net(self._net)}"
+            f"Coupling: {self._transformer} of {self._n_transformed} given {self._n_passed}, {describe_net(self._net)}"
         )
