@@ -4,7 +4,7 @@ SECONDS ?= 75
 BIN = .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test lint bench-power bench-toys clean
+.PHONY: demo test lint bench bench-power bench-toys clean
 
 demo: .venv/installed
 	$(BIN)/python examples/alanine_dipeptide.py
@@ -15,6 +15,9 @@ test: .venv/installed lint
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+bench: .venv/installed
+	$(BIN)/python benchmarks/speed.py
 
 bench-power: .venv/installed
 	$(BIN)/python benchmarks/power.py --data "$(DATA)" --seconds $(SECONDS)

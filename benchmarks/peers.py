@@ -1,6 +1,6 @@
 """What the benchmarks against other libraries share: their environment, worker processes, the written table.
 
-The peers need PyTorch, tfflows needs TensorFlow. So each measurement is a worker, a process of its own in
+The peers need PyTorch or JAX, tfflows needs TensorFlow. So each measurement is a worker, a process of its own in
 its library's Python, which prints one line of JSON.
 """
 
@@ -16,37 +16,75 @@ import venv
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = pathlib.Path(__file__).parent / "results"
-REQUIREMENTS = ("torch==2.13.0", "zuko==1.6.0", "nflows==0.14", "numpy==2.4.6")
+# What each framework's environment holds. TFP needs none: tfflows' own has it.
+REQUIREMENTS = {
+    "torch": (
+        "torch==2.13.0",
+        "zuko==1.6.0",
+        "nflows==0.14",
+        "normflows==1.7.3",
+        "torchflows==1.2.1",
+        "numpy==2.4.6",
+    ),
+    "jax": (
+        "jax==0.10.2",
+        "jaxlib==0.10.2",
+        "flowjax==19.1.2",
+        "equinox==0.13.8",
+        "distrax==0.1.9",
+        "optax==0.2.8",
+        "numpy==2.4.6",
+    ),
+}
+FRAMEWORKS = {
+    "tfflows": "tensorflow",
+    "tfp": "tensorflow",
+    "flowjax": "jax",
+    "distrax": "jax",
+    "zuko": "torch",
+    "nflows": "torch",
+    "normflows": "torch",
+    "torchflows": "torch",
+}
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-def peer_python(path: str | None = None) -> str:
-    """The Python that has the peers: `path`, or that of `.peers/`, which the first call makes with pip."""
+def peer_python(path: str | None = None, framework: str = "torch") -> str:
+    """The Python that has a framework's peers: `path`, or that in `.peers/`, which the first call makes with pip."""
     if path is not None:
         return path
-    folder = ROOT / ".peers"
+    folder = ROOT / ".peers" / framework
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    requirements = REQUIREMENTS[framework]
     # Written last: an installation that was interrupted is begun again.
     installed = folder / "installed.txt"
-    if not installed.exists() or installed.read_text().split() != list(REQUIREMENTS):
-        print(f"Installing {', '.join(REQUIREMENTS)} into {folder}", flush=True)
+    if not installed.exists() or installed.read_text().split() != list(requirements):
+        print(f"Installing {', '.join(requirements)} into {folder}", flush=True)
         venv.create(folder, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *REQUIREMENTS], check=True)
-        installed.write_text("\n".join(REQUIREMENTS))
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *requirements], check=True)
+        installed.write_text("\n".join(requirements))
     return str(python)
 
 
 def limit_threads(library: str, n_threads: int) -> None:
-    """Called by a worker before its library computes anything; `run_worker` has limited OpenMP already."""
-    if library == "tfflows":
+    """Called by a worker before its library computes anything; its environment has limited OpenMP already."""
+    framework = FRAMEWORKS[library]
+    if framework == "tensorflow":
         import tensorflow as tf
 
         tf.config.threading.set_intra_op_parallelism_threads(n_threads)
         tf.config.threading.set_inter_op_parallelism_threads(n_threads)
-    else:
+    elif framework == "torch":
         import torch
 
         torch.set_num_threads(n_threads)
+    elif hasattr(os, "sched_setaffinity"):  # JAX has no setting: it makes a thread for each core that it may use
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:n_threads])
+
+
+def environment(n_threads: int) -> dict[str, str]:
+    """A worker's environment variables."""
+    return dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3") | dict.fromkeys(THREAD_VARIABLES, str(n_threads))
 
 
 def run_worker(python: str, script: str, settings: dict, *, n_threads: int, timeout: float) -> dict:
@@ -54,10 +92,9 @@ def run_worker(python: str, script: str, settings: dict, *, n_threads: int, time
 
     A worker that fails, or outlasts `timeout` seconds, gives `{"error": ...}` instead of an exception.
     """
-    environment = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3") | dict.fromkeys(THREAD_VARIABLES, str(n_threads))
     command = [python, script, "--worker", json.dumps(settings)]
     try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout)
+        done = subprocess.run(command, env=environment(n_threads), capture_output=True, text=True, timeout=timeout)
         if done.returncode == 0:
             return json.loads(done.stdout.splitlines()[-1])
         lines = done.stderr.strip().splitlines()

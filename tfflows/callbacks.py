@@ -56,13 +56,15 @@ BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_tra
 
 
 def hears_batches(callback: keras.callbacks.Callback) -> bool:
-    """Whether a callback asks to be called after single batches; those of Keras are content with many at once."""
-    if any(hook in vars(callback) for hook in BATCH_HOOKS):  # LambdaCallback
-        return True
-    kind, base = type(callback), keras.callbacks.Callback
-    return not kind.__module__.startswith("keras.") and any(
-        getattr(kind, hook) is not getattr(base, hook) for hook in BATCH_HOOKS
-    )
+    """Whether a callback asks to be called after single batches; Keras' own hooks are content with many at once."""
+
+    def is_users(hook):
+        if hook in vars(callback):  # LambdaCallback
+            return True
+        definer = next(kind for kind in type(callback).__mro__ if hook in vars(kind))
+        return not definer.__module__.startswith("keras.")
+
+    return any(map(is_users, BATCH_HOOKS))
 
 
 class StopOnNonFinite(keras.callbacks.Callback):

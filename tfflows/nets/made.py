@@ -92,6 +92,8 @@ class MADE(FeedForward):
     def stages(self, context: tf.Tensor | None = None) -> Stages:
         """The net with its units sorted by what they hear, for `run_sequentially`.
 
+        In the dtype of the weights, under mixed precision too: a scalar rounded low would be the input of the next.
+
         Args:
           context: `[n, n_context]`, if it hears one.
         """
@@ -103,7 +105,7 @@ class MADE(FeedForward):
         layers = []
         for layer, units in zip(self.linears, [*degrees, outputs], strict=True):
             groups = _groups(units, self.n_dim)
-            kernel = layer.masked_kernel(self.compute_dtype)
+            kernel = layer.masked_kernel(self.variable_dtype)
             kernel = _take(_take(kernel, sources, axis=0), groups, axis=1)
             shift = _take(layer.shift(context), groups, axis=-1)
             shift = shift[:, tf.newaxis] if shift.shape.rank == 1 else tf.transpose(shift)
