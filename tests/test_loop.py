@@ -89,8 +89,12 @@ def test_progress_bar_counts_steps():
     text = io.StringIO()
     with redirect_stdout(text):
         small_flow().fit(X, epochs=1, batch_size=50, verbose=2)
-        small_flow().fit(X, epochs=1, batch_size=50, verbose=1)
+        flow = small_flow()
+        flow.compile(steps_per_execution=4)
+        flow.fit(X, epochs=1, batch_size=50, verbose=1)
     assert text.getvalue().count("6/6") >= 2
+    assert "4/6" in text.getvalue()
+    assert "8/6" not in text.getvalue()
 
 
 def test_a_bad_step_ends_the_call_and_is_left_out():

@@ -67,6 +67,13 @@ def hears_batches(callback: keras.callbacks.Callback) -> bool:
     return any(map(is_users, BATCH_HOOKS))
 
 
+class ProgressBar(keras.callbacks.ProgbarLogger):
+    """Keras' progress bar, for epochs whose last call makes fewer steps than the others, which Keras counts in full."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        super().on_train_batch_end(min(batch, self.target - 1), logs)
+
+
 class StopOnNonFinite(keras.callbacks.Callback):
     """Stops the fit at the first batch whose loss or gradient is not finite."""
 

@@ -10,6 +10,7 @@ from tfflows import loop
 from tfflows.callbacks import (
     MAX_EPOCHS,
     NonFiniteLossError,
+    ProgressBar,
     StopOnNonFinite,
     averaging,
     default_optimizer,
@@ -158,14 +159,16 @@ class TrainableModel(keras.Model):
         n_steps = steps_per_epoch or int(dataset.cardinality())
         stop = until_converged(n_steps) if automatic else []
         ours = [StopOnNonFinite(), *averaging(self.optimizer, callbacks)]
+        last = []
         if self._epoch_loop is not None:
             ours.append(self._epoch_loop)
+            last = [ProgressBar()] if verbose != 0 else []
         try:
             history = super().fit(
                 dataset,
                 epochs=MAX_EPOCHS if automatic else epochs,
                 verbose=verbose,
-                callbacks=[*ours, *callbacks, *stop],
+                callbacks=[*ours, *callbacks, *stop, *last],
                 validation_data=data.held_out,
                 shuffle=False,  # the data have shuffled already
                 initial_epoch=initial_epoch,
