@@ -247,6 +247,19 @@ def flowjax_flow(n_dim: int, n_layers: int, width: int, depth: int, *, coupling:
     )
 
 
+def jax_verbs(log_prob: Callable, sample: Callable, train: Callable, params: Callable) -> Verbs:
+    """The verbs of a JAX library, from functions of (parameters, rows) and (parameters, key); `params` tells them."""
+    import jax
+    import jax.numpy as jnp
+
+    return Verbs(
+        lambda rows: np.asarray(log_prob(params(), jnp.asarray(rows))),
+        lambda seed: np.asarray(sample(params(), jax.random.key(seed))),
+        train,
+        sum(leaf.size for leaf in jax.tree.leaves(params())),
+    )
+
+
 def build_flowjax(case: Case, x: np.ndarray) -> Verbs:
     """flowjax; training is the inside of an epoch of its `fit_to_data`: its own batches, keys and `step`."""
     import equinox as eqx
@@ -282,12 +295,7 @@ def build_flowjax(case: Case, x: np.ndarray) -> Verbs:
         loss = loss.item()
         return time.perf_counter() - started, loss
 
-    return Verbs(
-        lambda rows: np.asarray(log_prob(params, jnp.asarray(rows))),
-        lambda seed: np.asarray(sample(params, jax.random.key(seed))),
-        train,
-        sum(leaf.size for leaf in jax.tree.leaves(params)),
-    )
+    return jax_verbs(log_prob, sample, train, lambda: params)
 
 
 def build_distrax(case: Case, x: np.ndarray) -> Verbs:
@@ -353,12 +361,7 @@ def build_distrax(case: Case, x: np.ndarray) -> Verbs:
         loss = loss.item()
         return time.perf_counter() - started, loss
 
-    return Verbs(
-        lambda rows: np.asarray(log_prob(params, jnp.asarray(rows))),
-        lambda seed: np.asarray(sample(params, jax.random.key(seed))),
-        train,
-        sum(leaf.size for leaf in jax.tree.leaves(params)),
-    )
+    return jax_verbs(log_prob, sample, train, lambda: params)
 
 
 def torch_verbs(case: Case, x: np.ndarray, module, log_prob, sample) -> Verbs:

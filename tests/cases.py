@@ -162,3 +162,14 @@ def context(bijector: tfb.Bijector, batch_shape=(7,), seed: int = 2) -> np.ndarr
         return None
     rng = np.random.default_rng(seed)
     return rng.normal(size=(*batch_shape, bijector.context_dim)).astype(bijector.dtype.as_numpy_dtype)
+
+
+class CountedLoss(tff.losses.NegativeLogLikelihood):
+    """Counts how often it is traced: once for each compilation."""
+
+    def __init__(self):
+        self.n_traces = 0
+
+    def __call__(self, flow, x, context):
+        self.n_traces += 1
+        return super().__call__(flow, x, context)

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from cases import CountedLoss
 
 import tfflows as tff
 from tfflows import FlowModel, batching, loop, losses
@@ -114,18 +115,12 @@ def test_a_bad_step_ends_the_call_and_is_left_out():
 
 
 def test_fits_of_similar_size_compile_once():
-    class Counted(losses.NegativeLogLikelihood):
-        traces = 0
-
-        def __call__(self, flow, x, context):
-            Counted.traces += 1
-            return super().__call__(flow, x, context)
-
+    loss = CountedLoss()
     flow = small_flow()
-    flow.compile(loss=Counted())
+    flow.compile(loss=loss)
     for n in (260, 270, 290, 300):
         flow.fit(X[:n], epochs=1, batch_size=64, verbose=0)
-    assert Counted.traces == 1
+    assert loss.n_traces == 1
 
 
 def test_changed_learning_rate_is_heard():
@@ -145,8 +140,9 @@ def test_steps_of_a_call():
     assert loop.default_steps(100_000, 256, 10) == loop.MAX_STEPS_PER_CALL
     assert loop.default_steps(1000, 8192, 10_000_000) == 1
     assert 1 <= loop.default_steps(7, 512, 200_000) <= 7
-    with pytest.raises(ValueError, match="Expected steps_per_execution >= 1; got 0"):
-        small_flow().compile(steps_per_execution=0)
+    for bad in (0, "auto"):
+        with pytest.raises(ValueError, match=f"Expected a whole number steps_per_execution >= 1; got {bad!r}"):
+            small_flow().compile(steps_per_execution=bad)
 
 
 def test_round_up():

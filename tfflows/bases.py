@@ -14,11 +14,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfflows.numerics import sum_event
+from tfflows.numerics import RANDOM, sum_event
 from tfflows.serialization import deserialize, register, serialize
-
-# Named, because the one TensorFlow chooses differs between devices, and on a CPU under XLA it is 15 times slower.
-RANDOM = "philox"
 
 
 class Base(keras.layers.Layer):

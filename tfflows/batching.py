@@ -8,6 +8,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfflows.numerics import RANDOM
+
 # Rows are padded to one of these numbers, so each verb is compiled at most this many times; the largest
 # bounds the memory of one call.
 BUCKETS = (16, 128, 1024, 8192)
@@ -89,6 +91,6 @@ def draw_rows(function: Callable, n_rows: int, context, seed: tf.Tensor, batch_s
         rows = None
         if context is not None:
             rows = tf.gather(context, np.arange(start, start + size) % context.shape[0])
-        chunk = function(size, rows, tf.random.fold_in(seed, i, alg="philox"))
+        chunk = function(size, rows, tf.random.fold_in(seed, i, alg=RANDOM))
         results.append(tf.nest.map_structure(lambda r, keep=stop - start: r[:keep], chunk))
     return _join(results)

@@ -67,8 +67,8 @@ class TrainableModel(keras.Model):
             raise ValueError("Expected no metrics: they compare with labels, which a flow has none of.")
         if loss is not None and not isinstance(loss, Loss):
             raise ValueError(f"Expected a loss of tfflows.losses; got {loss!r}.")
-        if steps_per_execution is not None and steps_per_execution < 1:
-            raise ValueError(f"Expected steps_per_execution >= 1; got {steps_per_execution}.")
+        if steps_per_execution is not None and not (isinstance(steps_per_execution, int) and steps_per_execution >= 1):
+            raise ValueError(f"Expected a whole number steps_per_execution >= 1; got {steps_per_execution!r}.")
         if optimizer is None:
             optimizer = default_optimizer(averaged=False)
         super().compile(

@@ -1,20 +1,10 @@
-"""Toy densities with known answers, and small real data that ships with the package.
-
-A toy draws with `sample` and knows the exact log-density of its draws, so a flow fitted to it can be
-judged: the mean of `toy.log_prob(x) - flow.log_prob(x)` over draws is their Kullback-Leibler divergence.
-
-    toy = TwoMoons(noise=0.05)
-    x = toy.sample(10_000, seed=0)  # float32 [10000, 2]
-    toy.log_prob(x)  # float64 [10000], nats
-"""
+"""Densities that are known exactly, and draws from them."""
 
 from __future__ import annotations
 
 import abc
 import numbers
 from dataclasses import dataclass
-from importlib import resources
-from typing import NamedTuple
 
 import numpy as np
 
@@ -302,33 +292,6 @@ class Pinwheel(Toy):
 
     def _turn(self, k, radius):
         return np.exp(1j * (2.0 * np.pi * k / self.n_arms + self.rate * np.exp(np.minimum(radius, 10.0))))
-
-
-class Split(NamedTuple):
-    """Data to fit and data to judge by, float32 `[n, n_dim]` each."""
-
-    train: np.ndarray
-    test: np.ndarray
-
-
-def alanine_dipeptide() -> Split:
-    """Torsion angles phi, psi of alanine dipeptide from molecular dynamics.
-
-    Three independent simulations of 20 ns in implicit solvent at 300 K, a frame each ps (so neighbouring
-    rows are correlated). About 88 % of the frames are in the basin C7eq/extended, 12 % in alphaR, and
-    0.3 % in alphaL (phi > 0), which is rarely entered.
-
-    Returns:
-      `Split`: train, float32 `[40000, 2]`, two of the simulations; test, float32 `[20000, 2]`, the third.
-      The columns are phi and psi in radians, in [-pi, pi).
-
-    Reference:
-      https://github.com/davinh1/alanine-dipeptide-boltzmann-sampler, MIT licence, shipped as
-      `data/alanine_dipeptide.LICENSE`.
-    """
-    path = resources.files("tfflows") / "data" / "alanine_dipeptide.npz"
-    with path.open("rb") as file, np.load(file) as data:
-        return Split(np.concatenate([data["trajectory1"], data["trajectory2"]]), data["trajectory3"])
 
 
 def _log_normal(x, mean, std):
