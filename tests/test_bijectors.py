@@ -195,7 +195,7 @@ def test_spline_maf_equals_tfp_given_the_same_net():
     net = ours._net
 
     def parameters(x):
-        shift, raw = tf.unstack(net(x), axis=-1)
+        shift, raw = tf.unstack(net(x), axis=-2)
         return shift, raw / (1.0 + tf.abs(raw) / 5.0)
 
     theirs = tfp.bijectors.MaskedAutoregressiveFlow(shift_and_log_scale_fn=parameters)

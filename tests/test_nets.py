@@ -44,7 +44,7 @@ def test_made_hears_all_before_and_the_context(n_dim, hidden, residual, context_
     assert np.all(conditioner(net, tf.constant(x), context) == 0.0)
     randomise(net)
     heard = dependencies(lambda v: net(v) if context is None else net(v, context), x)
-    expected = np.repeat(order[:, None] > order[None, :], 2, axis=0)
+    expected = np.tile(order[:, None] > order[None, :], (2, 1))
     np.testing.assert_array_equal(heard, expected)
     if context_dim is not None:
         assert np.all(dependencies(lambda c: net(x, c), context))

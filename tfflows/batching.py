@@ -6,9 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
-
-from tfflows.numerics import RANDOM
 
 # Rows are padded to one of these numbers, so each verb is compiled at most this many times; the largest
 # bounds the memory of one call.
@@ -45,17 +42,22 @@ def _join(results: list):
     return tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *results)
 
 
-def seed_pair(seed) -> tf.Tensor:
+def _keep(results, n_rows: int, size: int):
+    """The first `n_rows` of the `size` rows of each result."""
+    return results if n_rows == size else tf.nest.map_structure(lambda r: r[:n_rows], results)
+
+
+def seed_pair(seed) -> np.ndarray | tf.Tensor:
     """Two integers that stand for `seed`: an integer, a pair of them, or None for fresh ones at every call."""
     if seed is None:
-        return tfp.random.sanitize_seed(None)
+        return tf.random.uniform([2], maxval=2**31 - 1, dtype=tf.int32)
     if tf.is_tensor(seed) or np.ndim(seed):
         if tuple(np.shape(seed)) != (2,):
             raise ValueError(f"Expected a seed that is an integer or a pair of them; got shape {np.shape(seed)}.")
         return tf.cast(seed, tf.int32)
     # TFP would take an integer as the seed of a stateful generator, which goes on from call to call.
     high, low = divmod(int(seed), 2**31)
-    return tf.constant([high % 2**31, low], tf.int32)
+    return np.array([high % 2**31, low], np.int32)
 
 
 def map_rows(function: Callable, arrays: Sequence, batch_size: int | None):
@@ -72,12 +74,11 @@ def map_rows(function: Callable, arrays: Sequence, batch_size: int | None):
     results = []
     for start, stop, size in _chunks(max(n_rows, 1), batch_size):
         padded = [None if a is None else tf.convert_to_tensor(_pad(a[start:stop], size)) for a in arrays]
-        keep = min(stop, n_rows) - start
-        results.append(tf.nest.map_structure(lambda r, keep=keep: r[:keep], function(*padded)))
+        results.append(_keep(function(*padded), min(stop, n_rows) - start, size))
     return _join(results)
 
 
-def draw_rows(function: Callable, n_rows: int, context, seed: tf.Tensor, batch_size: int | None):
+def draw_rows(function: Callable, n_rows: int, context, seed, batch_size: int | None):
     """Calls a compiled sampler on chunks of `n_rows` rows and joins the results.
 
     Args:
@@ -91,6 +92,7 @@ def draw_rows(function: Callable, n_rows: int, context, seed: tf.Tensor, batch_s
         rows = None
         if context is not None:
             rows = tf.gather(context, np.arange(start, start + size) % context.shape[0])
-        chunk = function(size, rows, tf.random.fold_in(seed, i, alg=RANDOM))
-        results.append(tf.nest.map_structure(lambda r, keep=stop - start: r[:keep], chunk))
+        # In NumPy: a handful of TensorFlow's operations, called one by one, takes as long as a small flow's draws.
+        state = np.random.SeedSequence([*np.asarray(seed, np.int64) % 2**32, i]).generate_state(2)
+        results.append(_keep(function(size, rows, (state % 2**31).astype(np.int32)), stop - start, size))
     return _join(results)

@@ -167,7 +167,10 @@ class FlowModel(TrainableModel):
         context = self.accepts.context(tf.convert_to_tensor(context)[None] if is_single else context, None)
         n_contexts = 1 if context is None else context.shape[0]
         seed = batching.seed_pair(seed)
-        temperature = tf.cast(temperature, self.bijector.dtype)
+        if tf.is_tensor(temperature):
+            temperature = tf.cast(temperature, self.bijector.dtype)
+        else:
+            temperature = np.asarray(temperature, self.bijector.dtype.as_numpy_dtype)
         if tf.executing_eagerly():
             function = self._compiled(verb)
             result = batching.draw_rows(

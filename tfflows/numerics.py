@@ -1,4 +1,4 @@
-"""Maths that would still make sense without flows: bounds, bin search, event sums."""
+"""Maths that would still make sense without flows: bounds, event sums, permutations."""
 
 from __future__ import annotations
 
@@ -23,6 +23,11 @@ def softclip(x: tf.Tensor, bound: float) -> tf.Tensor:
     return x / (1.0 + tf.abs(x) / bound)
 
 
+def softclip_slope(x: tf.Tensor, bound: float) -> tf.Tensor:
+    """The derivative of `softclip`, in (0, 1]."""
+    return 1.0 / tf.square(1.0 + tf.abs(x) / bound)
+
+
 def sum_event(x: tf.Tensor, event_ndims: int) -> tf.Tensor:
     """Sums `x` over its last `event_ndims` axes."""
     if event_ndims == 0:
@@ -38,58 +43,6 @@ def split_last(x: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
         return tf.reshape(x, [*batch, *shape])
     split = tf.reshape(x, tf.concat([tf.shape(x)[:-1], shape], axis=0))
     return tf.ensure_shape(split, x.shape[:-1].concatenate(shape))
-
-
-def knots(logits: tf.Tensor, low: float, high: float, min_fraction: float, max_ratio: float) -> tf.Tensor:
-    """Increasing knots from `low` to `high`; all-zero logits space them evenly.
-
-    Args:
-      logits: `[..., K]`, unconstrained.
-      low, high: the first and the last knot.
-      min_fraction: the least fraction of the interval a bin takes, in [0, 1 / K).
-      max_ratio: no bin's share of the rest is more than this times another's. Without this bound
-        one bin can shrink every other one to `min_fraction`, and float32 loses digits in them.
-
-    Returns:
-      `[..., K + 1]` knots.
-    """
-    n_bins = logits.shape[-1]
-    # |softclip| < log(max_ratio) / 2, so two logits differ by less than log(max_ratio).
-    fractions = tf.nn.softmax(softclip(logits, 0.5 * float(np.log(max_ratio))), axis=-1)
-    fractions = min_fraction + (1.0 - n_bins * min_fraction) * fractions
-    # A product with a triangle: XLA compiles it many times faster than a cumulative sum.
-    triangle = tf.constant(np.triu(np.ones([n_bins, n_bins - 1])), fractions.dtype)
-    inner = low + (high - low) * tf.tensordot(fractions, triangle, 1)
-    # The ends are set, not summed: rounding must not open a gap between spline and tail.
-    paddings = [[0, 0]] * (len(logits.shape) - 1)
-    inner = tf.pad(inner, [*paddings, [1, 0]], constant_values=low)
-    return tf.pad(inner, [*paddings, [0, 1]], constant_values=high)
-
-
-def bin_selector(x: tf.Tensor, edges: tf.Tensor) -> tf.Tensor:
-    """One-hot choice of the bin that holds `x`, by comparisons only.
-
-    Comparing with every edge is faster than `tf.searchsorted` for the few bins of a spline, has a
-    dense gradient where a gather scatters, and converts to TFLite builtins.
-
-    Args:
-      x: `[...]`.
-      edges: `[..., K + 1]`, increasing. Values outside the edges get the first or the last bin.
-
-    Returns:
-      `[..., K]` booleans with exactly one True.
-    """
-    above = x[..., tf.newaxis] >= edges[..., 1:-1]
-    always = tf.ones_like(x[..., tf.newaxis] >= edges[..., :1])
-    return tf.logical_and(
-        tf.concat([always, above], axis=-1),
-        tf.logical_not(tf.concat([above, tf.logical_not(always)], axis=-1)),
-    )
-
-
-def select(selector: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-    """The entry of `values` `[..., K]` that a one-hot `selector` `[..., K]` marks."""
-    return tf.reduce_sum(tf.where(selector, values, tf.zeros_like(values)), axis=-1)
 
 
 def safe_sqrt(x: tf.Tensor) -> tf.Tensor:

@@ -37,7 +37,7 @@ class Coupling(Bijector):
       transformer: the scalar map f.
       mask: `[D]` booleans, True for the scalars to transform (`half_mask`, `alternating_mask`, or any).
       net: a Keras layer called as `net(z_a)` or `net(z_a, context)` that returns
-        `[..., sum(mask) * transformer.n_parameters]`.
+        `[..., transformer.n_parameters * sum(mask)]`.
       context_dim: width of the context, or None.
 
     Raises:
@@ -76,7 +76,7 @@ class Coupling(Bijector):
         ordered = permute(value, self._order)
         passed, transformed = ordered[..., : self._n_passed], ordered[..., self._n_passed :]
         params = conditioner(self._net, passed, context)
-        params = split_last(params, [self._n_transformed, self._transformer.n_parameters])
+        params = split_last(params, [self._transformer.n_parameters, self._n_transformed])
         changed, log_det = transform(transformed, params)
         if context is not None:  # it may have added batch axes
             passed = tf.broadcast_to(passed, tf.concat([tf.shape(changed)[:-1], [self._n_passed]], axis=0))

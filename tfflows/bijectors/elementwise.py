@@ -25,7 +25,7 @@ class Elementwise(Bijector):
       transformer: the scalar map f.
       event_shape: shape of an event; an int is one axis.
       net: without a context, None: the parameters are learned constants. With one, a Keras layer called as
-        `net(context)` that returns `[..., prod(event_shape) * transformer.n_parameters]`.
+        `net(context)` that returns as many numbers as `[*event_shape[:-1], n_parameters, event_shape[-1]]` has.
       context_dim: width of the context, or None.
     """
 
@@ -51,7 +51,7 @@ class Elementwise(Bijector):
             name=name,
         )
         self._transformer = transformer
-        self._shape = (*event_shape, transformer.n_parameters)
+        self._shape = (*event_shape[:-1], transformer.n_parameters, event_shape[-1])
         if net is None:
             self._net = Constant(self._shape)
         else:

@@ -30,7 +30,7 @@ class MADE(FeedForward):
       order: order[i] is the position of scalar i in the sequence, a permutation of 0 .. D - 1;
         left to right by default.
 
-    The output has shape `[..., D, n_parameters]`.
+    The output has shape `[..., n_parameters, D]`.
 
     Warns:
       UserWarning: where a hidden layer has fewer than D - 1 units, so that some scalars are heard
@@ -82,12 +82,12 @@ class MADE(FeedForward):
         degrees_in, hidden = self._degrees(with_context)
         mask_in = degrees_in[:, None] <= hidden[0][None, :]
         mask_hidden = [a[:, None] <= b[None, :] for a, b in itertools.pairwise(hidden)]
-        degrees_out = np.repeat(degrees_in, self.n_parameters)
+        degrees_out = np.tile(degrees_in, self.n_parameters)
         mask_out = hidden[-1][:, None] < degrees_out[None, :]
         return mask_in, mask_hidden, mask_out
 
     def call(self, x, context=None):
-        return split_last(super().call(x, context), [self.n_dim, self.n_parameters])
+        return split_last(super().call(x, context), [self.n_parameters, self.n_dim])
 
     def stages(self, context: tf.Tensor | None = None) -> Stages:
         """The net with its units sorted by what they hear, for `run_sequentially`.
@@ -101,7 +101,7 @@ class MADE(FeedForward):
         sources = _groups(degrees_in - 1, self.n_dim)
         if self.residual:  # two layers a block, of one width
             degrees = [degrees[0]] + [d for d in degrees[1:] for _ in range(2)]
-        outputs = np.repeat(degrees_in - 1, self.n_parameters)
+        outputs = np.tile(degrees_in - 1, self.n_parameters)
         layers = []
         for layer, units in zip(self.linears, [*degrees, outputs], strict=True):
             groups = _groups(units, self.n_dim)

@@ -66,7 +66,7 @@ def run_sequentially(scalar_map: Callable, stages: Stages, z: tf.Tensor) -> tupl
     """x_s, l_s = scalar_map(z_s, p_s(x_<s)) for all stages s.
 
     Args:
-      scalar_map: of z `[...]` and its parameters `[..., n_parameters]`; works on each entry alone.
+      scalar_map: of z `[..., n]` and its parameters `[..., n_parameters, n]`; works on each entry alone.
       stages: the net.
       z: `[n_stages, n]`, in the order of the stages.
 
@@ -111,8 +111,7 @@ def _unrolled(scalar_map, stages, z):
             values.append(value + values[-2] if skip else value)
             own.append(stages.activation(values[-1]))
             source = own
-        params = tf.transpose(linear(outputs, stage, source))
-        new_x, new_log_det = scalar_map(z[stage], params)
+        new_x, new_log_det = scalar_map(z[stage], linear(outputs, stage, source))
         x.append(new_x)
         log_det.append(new_log_det)
     return tf.stack(x), tf.stack(log_det)
@@ -136,7 +135,7 @@ def _sweep_forward(scalar_map, stages, layers, z):
             values[i] = set_rows(values[i], now[-1], s * groups[i])
             source = units[i] = set_rows(units[i], stages.activation(now[-1]), s * groups[i])
         p = tf.matmul(outputs.kernel[s], source) + outputs.shift[s]
-        new_x, new_log_det = scalar_map(z[s], tf.transpose(p))
+        new_x, new_log_det = scalar_map(z[s], p)
         x, log_det = set_rows(x, new_x[tf.newaxis], s), set_rows(log_det, new_log_det[tf.newaxis], s)
         return s + 1, x, log_det, set_rows(params, p, s * groups[-1]), tuple(values), tuple(units)
 
@@ -159,7 +158,7 @@ def _sweep_back(scalar_map, stages, layers, arguments, values, upstream, variabl
     grad_x, grad_log_det = upstream
     n_stages, n = z.shape[0], tf.shape(z)[1]
     groups = [layer.kernel.shape[1] for layer in layers]
-    per_scalar = tf.transpose(tf.reshape(params, [n_stages, groups[-1], n]), [0, 2, 1])
+    per_scalar = tf.reshape(params, [n_stages, groups[-1], n])
     with tf.GradientTape(persistent=True) as tape:
         tape.watch([z, per_scalar])
         x, log_det = scalar_map(z, per_scalar)
@@ -167,7 +166,6 @@ def _sweep_back(scalar_map, stages, layers, arguments, values, upstream, variabl
     zero = tf.UnconnectedGradients.ZERO
     x_by_z, x_by_params = tape.gradient(x, [z, per_scalar], ones, unconnected_gradients=zero)
     l_by_z, l_by_params = tape.gradient(log_det, [z, per_scalar], grad_log_det, unconnected_gradients=zero)
-    x_by_params, l_by_params = (tf.transpose(d, [0, 2, 1]) for d in (x_by_params, l_by_params))
     slopes = [tf.reshape(_slope(stages.activation, v), [n_stages, -1, n]) for v in values]
     # Entry s of what follows: from everything that a layer feeds to the units of its stage s.
     feeds = [_fed_by_stage(layer.kernel, n_stages) for layer in layers]

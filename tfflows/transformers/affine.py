@@ -33,10 +33,10 @@ class Shift(Transformer):
         return 1
 
     def forward_and_log_det(self, z, params):
-        return self._add(z, params[..., 0])
+        return self._add(z, params[..., 0, :])
 
     def inverse_and_log_det(self, x, params):
-        return self._add(x, -params[..., 0])
+        return self._add(x, -params[..., 0, :])
 
     def _add(self, value, shift):
         value = value + shift
@@ -72,9 +72,9 @@ class Affine(Transformer):
         return 2
 
     def forward_and_log_det(self, z, params):
-        log_scale = softclip(params[..., 1], self.max_log_scale)
-        return z * tf.exp(log_scale) + params[..., 0], log_scale + tf.zeros_like(z)
+        log_scale = softclip(params[..., 1, :], self.max_log_scale)
+        return z * tf.exp(log_scale) + params[..., 0, :], log_scale + tf.zeros_like(z)
 
     def inverse_and_log_det(self, x, params):
-        log_scale = softclip(params[..., 1], self.max_log_scale)
-        return (x - params[..., 0]) * tf.exp(-log_scale), tf.zeros_like(x) - log_scale
+        log_scale = softclip(params[..., 1, :], self.max_log_scale)
+        return (x - params[..., 0, :]) * tf.exp(-log_scale), tf.zeros_like(x) - log_scale

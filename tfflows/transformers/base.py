@@ -12,8 +12,10 @@ class Transformer:
 
     `forward` generates (latent z to data x) and `inverse` normalises, as in TFP. A transformer holds no
     weights; its parameters come from a net or from a learned constant, and all-zero parameters
-    mean the identity. Concrete transformers are frozen dataclasses: the fields are the
-    constructor's arguments.
+    mean the identity. Concrete transformers are frozen dataclasses: the fields are the constructor's arguments.
+
+    The parameters' axis comes before that of the numbers: one parameter of all numbers lies together in memory,
+    and all arithmetic runs along it.
     """
 
     @property
@@ -22,11 +24,11 @@ class Transformer:
         raise NotImplementedError  # abstract
 
     def forward_and_log_det(self, z: tf.Tensor, params: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Maps `z` `[...]` with `params` `[..., n_parameters]` to x and log dx/dz, both `[...]`."""
+        """Maps `z` `[..., D]` with `params` `[..., n_parameters, D]` to x and log dx/dz, both `[..., D]`."""
         raise NotImplementedError  # abstract
 
     def inverse_and_log_det(self, x: tf.Tensor, params: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Maps `x` `[...]` with `params` `[..., n_parameters]` to z and log dz/dx, both `[...]`."""
+        """Maps `x` `[..., D]` with `params` `[..., n_parameters, D]` to z and log dz/dx, both `[..., D]`."""
         raise NotImplementedError  # abstract
 
     def __str__(self) -> str:
