@@ -290,6 +290,7 @@ def test_actnorm_after_other_layers_standardises_what_reaches_it():
         (lambda: tfb.Coupling(Affine(), [True, False], None), "Expected a Keras layer"),
         (lambda: tfb.MaskedAutoregressive(Affine(), MLP(4)), "Expected a MADE"),
         (lambda: tfb.Elementwise(Affine(), 2, MLP(4)), "both or neither"),
+        (lambda: tfb.Elementwise(Affine(), ()), "at least one axis"),
         (lambda: tfb.Permutation([0, 2]), "Expected a permutation of 0"),
         (lambda: tfb.Chain([]), "at least one bijector"),
         (lambda: tfb.Chain(["exp"]), "Expected bijectors of tfflows or TFP"),

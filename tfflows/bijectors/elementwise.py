@@ -27,6 +27,9 @@ class Elementwise(Bijector):
       net: without a context, None: the parameters are learned constants. With one, a Keras layer called as
         `net(context)` that returns as many numbers as `[*event_shape[:-1], n_parameters, event_shape[-1]]` has.
       context_dim: width of the context, or None.
+
+    Raises:
+      ValueError: for an event without axes, a net without a context, or a context without a net.
     """
 
     def __init__(
@@ -39,6 +42,8 @@ class Elementwise(Bijector):
     ):
         parameters = dict(locals())
         event_shape = (event_shape,) if isinstance(event_shape, int) else tuple(event_shape)
+        if not event_shape:
+            raise ValueError("Expected an event of at least one axis, such as event_shape=1 for one number; got ().")
         if (net is None) != (context_dim is None):
             raise ValueError(
                 f"Expected net and context_dim both or neither; got net={net} and context_dim={context_dim}."

@@ -68,8 +68,8 @@ class RationalQuadraticSpline(Transformer):
 
     A number needs 3 K - 1 parameters, or 3 K if circular: for the widths, the heights, the slopes.
 
-    Everything runs along the numbers, bin after bin, and the gradient is written by hand: it keeps nothing but x and
-    the parameters, and costs a third of what differentiating each operation does.
+    Everything runs along the numbers, bin after bin, and the gradient is written by hand: of each number it keeps the
+    bin that holds it, where differentiating each operation would keep every bin several times.
 
     Reference:
       Durkan, Bekasov, Murray & Papamakarios (2019), Neural spline flows,
