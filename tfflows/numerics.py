@@ -23,9 +23,9 @@ def softclip(x: tf.Tensor, bound: float) -> tf.Tensor:
     return x / (1.0 + tf.abs(x) / bound)
 
 
-def softclip_slope(x: tf.Tensor, bound: float) -> tf.Tensor:
-    """The derivative of `softclip`, in (0, 1]."""
-    return 1.0 / tf.square(1.0 + tf.abs(x) / bound)
+def softclip_gradient(upstream: tf.Tensor, x: tf.Tensor, bound: float) -> tf.Tensor:
+    """`upstream` times the derivative of `softclip`, which is in (0, 1]."""
+    return upstream / tf.square(1.0 + tf.abs(x) / bound)
 
 
 def sum_event(x: tf.Tensor, event_ndims: int) -> tf.Tensor:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfflows.numerics import safe_sqrt, softclip, softclip_slope, wrap
+from tfflows.numerics import safe_sqrt, softclip, softclip_gradient, wrap
 from tfflows.serialization import register
 from tfflows.transformers.base import Transformer
 
@@ -130,7 +130,7 @@ class RationalQuadraticSpline(Transformer):
         @tf.custom_gradient
         def normalize(x, params):
             b = self._locate(x, params, by_latent=False)
-            curve = self._curve(b, tf.clip_by_value((x - b.x) / b.width, 0.0, 1.0))
+            curve = _curve(self._slopes(b), tf.clip_by_value((x - b.x) / b.width, 0.0, 1.0))
 
             def gradient(grad_z, grad_log_det):
                 return self._gradients(b, curve, params, grad_z, grad_log_det)
@@ -143,7 +143,8 @@ class RationalQuadraticSpline(Transformer):
         @tf.custom_gradient
         def generate(z, params):
             b = self._locate(z, params, by_latent=True)
-            curve = self._curve(b, self._solve(b, z))
+            slopes = self._slopes(b)
+            curve = _curve(slopes, _solve(slopes, tf.clip_by_value((z - b.z) / b.height, 0.0, 1.0)))
             log_slope = _log_slope(curve)
 
             def gradient(grad_x, grad_log_det):
@@ -160,7 +161,7 @@ class RationalQuadraticSpline(Transformer):
     def _locate(self, value, params, *, by_latent) -> _Bin:
         """The bin of `value`, by comparing it with every knot: for so few, faster than a search."""
         k = self.n_bins
-        shares = tf.exp(self._bounded(params[..., : 2 * k, :]))
+        shares = tf.exp(softclip(params[..., : 2 * k, :], self._max_logit))
         x_edges, widths, x_total = self._knots(shares[..., :k, :])
         z_edges, heights, z_total = self._knots(shares[..., k:, :])
         raw = [params[..., i, :] for i in range(2 * k, self.n_parameters)]
@@ -192,54 +193,19 @@ class RationalQuadraticSpline(Transformer):
         least = 2.0 * self.bound * self.min_bin
         return least, 2.0 * self.bound - self.n_bins * least
 
-    def _bounded(self, logits):
-        # |softclip| < log(max_bin_ratio) / 2, so two differ by less than log(max_bin_ratio).
-        return softclip(logits, 0.5 * float(np.log(self.max_bin_ratio)))
+    @property
+    def _max_logit(self):
+        # Two logits within this differ by less than log(max_bin_ratio).
+        return 0.5 * float(np.log(self.max_bin_ratio))
 
     @property
     def _max_log_slope(self):
         return float(-np.log(self.min_slope))
 
-    def _curve(self, b: _Bin, t) -> _Curve:
-        chord, left, right = self._slopes(b)
-        mixed = t * (1.0 - t)
-        bend = left + right - 2.0 * chord
-        return _Curve(
-            t,
-            mixed,
-            chord,
-            left,
-            right,
-            bend,
-            rise=chord * t**2 + left * mixed,
-            numerator=right * t**2 + 2.0 * chord * mixed + left * (1.0 - t) ** 2,
-            # >= min(chord, (left + right) / 2) > 0: it is linear in t (1 - t), which is in [0, 1/4].
-            denominator=chord + bend * mixed,
-        )
-
     def _slopes(self, b):
         """Of the chord and at both ends of a bin."""
         left, right = (tf.exp(softclip(raw, self._max_log_slope)) for raw in (b.raw_left, b.raw_right))
         return b.height / b.width, left, right
-
-    def _solve(self, b: _Bin, z):
-        """The t in [0, 1] at which the curve of a bin is at `z`."""
-        chord, left, right = self._slopes(b)
-        # With r in [0, 1] the relative height in the bin, t solves a t^2 + c t - q = 0.
-        r = tf.clip_by_value((z - b.z) / b.height, 0.0, 1.0)
-        c = left - r * (left + right - 2.0 * chord)
-        a = chord - c
-        q = chord * r
-        # t in [0, 1] is 2 q / (c + sqrt(c^2 + 4 a q)). Where c < 0 that sum cancels, so the equivalent
-        # (sqrt(c^2 + 4 a q) - c) / 2 a is taken; there a > chord > 0.
-        root = safe_sqrt(c**2 + 4.0 * a * q)
-        falling = c < 0.0
-        t = tf.where(
-            falling,
-            (root - c) / tf.where(falling, 2.0 * a, tf.ones_like(a)),
-            2.0 * q / tf.where(falling, tf.ones_like(c), c + root),
-        )
-        return tf.clip_by_value(t, 0.0, 1.0)
 
     def _gradients(self, b: _Bin, curve: _Curve, params, grad_z, grad_log_slope):
         """From the gradients of z and log dz/dx, those of x and the parameters."""
@@ -257,7 +223,7 @@ class RationalQuadraticSpline(Transformer):
         by_width = -(by_t * t + by_s * s) / b.width
         by_height = grad_z * rise / d + by_s / b.width
         raw_left, raw_right = (
-            by * slope * softclip_slope(raw, self._max_log_slope)
+            softclip_gradient(by * slope, raw, self._max_log_slope)
             for by, slope, raw in ((by_left, d0, b.raw_left), (by_right, d1, b.raw_right))
         )
         # In terms of the parameters. A quotient, because the arrays below have a row for each bin, and XLA repeats
@@ -295,8 +261,7 @@ class RationalQuadraticSpline(Transformer):
             (value / total)[..., tf.newaxis, :] for value in (free * grad_low - mean, free * grad_size - mean, -mean)
         )
         grad = tf.where(here, of_here, tf.where(before, of_before, of_rest))
-        half = 0.5 * float(np.log(self.max_bin_ratio))
-        return grad * tf.exp(self._bounded(logits)) * softclip_slope(logits, half)
+        return softclip_gradient(grad * tf.exp(softclip(logits, self._max_logit)), logits, self._max_logit)
 
 
 def _broadcast(value, params):
@@ -304,6 +269,43 @@ def _broadcast(value, params):
     if value.shape[:-1].is_fully_defined() and value.shape[:-1] == params.shape[:-2]:
         return value, params
     return value + tf.zeros_like(params[..., 0, :]), params + tf.zeros_like(value)[..., tf.newaxis, :]
+
+
+def _curve(slopes, t) -> _Curve:
+    chord, left, right = slopes
+    mixed = t * (1.0 - t)
+    bend = left + right - 2.0 * chord
+    return _Curve(
+        t,
+        mixed,
+        chord,
+        left,
+        right,
+        bend,
+        rise=chord * t**2 + left * mixed,
+        numerator=right * t**2 + 2.0 * chord * mixed + left * (1.0 - t) ** 2,
+        # >= min(chord, (left + right) / 2) > 0: it is linear in t (1 - t), which is in [0, 1/4].
+        denominator=chord + bend * mixed,
+    )
+
+
+def _solve(slopes, r):
+    """The t in [0, 1] at which the curve of a bin is at `r` in [0, 1], the relative height."""
+    chord, left, right = slopes
+    # t solves a t^2 + c t - q = 0.
+    c = left - r * (left + right - 2.0 * chord)
+    a = chord - c
+    q = chord * r
+    # t in [0, 1] is 2 q / (c + sqrt(c^2 + 4 a q)). Where c < 0 that sum cancels, so the equivalent
+    # (sqrt(c^2 + 4 a q) - c) / 2 a is taken; there a > chord > 0.
+    root = safe_sqrt(c**2 + 4.0 * a * q)
+    falling = c < 0.0
+    t = tf.where(
+        falling,
+        (root - c) / tf.where(falling, 2.0 * a, tf.ones_like(a)),
+        2.0 * q / tf.where(falling, tf.ones_like(c), c + root),
+    )
+    return tf.clip_by_value(t, 0.0, 1.0)
 
 
 def _log_slope(curve: _Curve):
