@@ -70,6 +70,10 @@ BIJECTORS: dict[str, Callable[[], tfb.Bijector]] = {
     "standardize_image": lambda: tfb.Standardize((2, 2, 3)),
     "actnorm": lambda: tfb.ActNorm(D),
     "actnorm_image": lambda: tfb.ActNorm((2, 2, 3)),
+    "chain_with_context": lambda: tfb.Chain([coupling(SPLINE, tfb.half_mask(D), C), autoregressive(Affine(), C)]),
+    "chain_recomputed": lambda: tfb.Chain(
+        [coupling(SPLINE, tfb.half_mask(D), C), autoregressive(Affine(), C)], recompute=True
+    ),
     "chain_with_stock_tfp": lambda: tfb.Chain(
         [
             tfp.bijectors.Scale(_number(2.0)),

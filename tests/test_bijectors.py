@@ -249,6 +249,34 @@ def test_values_are_never_stale():
     np.testing.assert_allclose(chain.inverse(tf.identity(x)), after)
 
 
+@pytest.mark.parametrize("jit_compile", [True, False])
+def test_recomputing_runs_parts_again_and_gives_the_same_gradients(jit_compile, monkeypatch):
+    kept = build("chain_with_context")
+    chains = [kept, tfb.Chain(kept.bijectors, recompute=True)]
+    x, c = tf.constant(points(kept)), tf.constant(context(kept))
+    runs = []
+    for part in (tfb.Coupling, tfb.MaskedAutoregressive):
+        original = part._inverse_and_log_det
+        monkeypatch.setattr(part, "_inverse_and_log_det", lambda *args, f=original: (runs.append(1), f(*args))[1])
+
+    def gradient(chain):
+        runs.clear()
+
+        @tf.function(jit_compile=jit_compile)
+        def function(x, c):
+            with tf.GradientTape() as tape:
+                tape.watch([x, c])
+                log_det = chain.inverse_and_log_det(x, c)[1]
+            return tape.gradient(log_det, [x, c, *chain.trainable_variables])
+
+        return function(x, c), len(runs)
+
+    (expected, once), (found, twice) = map(gradient, chains)
+    assert twice == 2 * once
+    for a, b in zip(expected, found, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-10)
+
+
 def test_standardize_keeps_the_digits_of_float64_data():
     rng = np.random.default_rng(0)
     x = rng.normal(5e3, 2e-2, size=(1000, 2))

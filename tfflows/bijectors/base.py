@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import keras
@@ -161,6 +162,13 @@ class Bijector(tfb.Bijector):
         return cls(**{k: deserialize(v) for k, v in config.items()})
 
 
+def _recomputed(step, value, context):
+    # Gradients flow to arguments and weights only, and None is no argument to it.
+    if context is None:
+        return tf.recompute_grad(functools.partial(step, context=None))(value)
+    return tf.recompute_grad(step)(value, context)
+
+
 def _one_pass(part, method, value, context, event_ndims):
     """Runs a part of a chain, ours or stock TFP's; event_ndims is the rank of `value`'s events."""
     if isinstance(part, Bijector):
@@ -210,12 +218,14 @@ class Chain(Bijector):
 
     Args:
       bijectors: bijectors of tfflows, or stock ones of TFP without variables.
+      recompute: whether a gradient computes again what happened inside each part, so that training keeps in memory
+        the values between the parts only: for deep flows and large batches. A step takes about a third longer.
 
     Raises:
       ValueError: if the list is empty, or the parts differ in event shape or context width.
     """
 
-    def __init__(self, bijectors: Sequence[tfb.Bijector], name: str | None = None):
+    def __init__(self, bijectors: Sequence[tfb.Bijector], *, recompute: bool = False, name: str | None = None):
         parameters = dict(locals())
         if not bijectors:
             raise ValueError("Expected at least one bijector in a Chain; got none.")
@@ -224,6 +234,7 @@ class Chain(Bijector):
         ours = [b for b in bijectors if isinstance(b, Bijector)]
         self._parts = list(bijectors)
         self._ranks = self._event_ranks()
+        self._recompute = bool(recompute)
         super().__init__(
             parameters,
             event_ndims=self._ranks[0],
@@ -260,18 +271,21 @@ class Chain(Bijector):
         return any(isinstance(b, Bijector) and b.needs_adapt for b in self._parts)
 
     def _forward_and_log_det(self, z, context):
-        total = 0.0
-        for part, rank in zip(reversed(self._parts), reversed(self._ranks), strict=False):
-            z, log_det = _one_pass(part, "forward", z, context, rank)
-            total = total + log_det
-        return z, total
+        return self._pass(reversed(self._parts), reversed(self._ranks), "forward", z, context)
 
     def _inverse_and_log_det(self, x, context):
+        return self._pass(self._parts, self._ranks, "inverse", x, context)
+
+    def _pass(self, parts, ranks, method, value, context):
         total = 0.0
-        for part, rank in zip(self._parts, self._ranks, strict=False):
-            x, log_det = _one_pass(part, "inverse", x, context, rank)
+        for part, rank in zip(parts, ranks, strict=False):
+            step = functools.partial(_one_pass, part, method, event_ndims=rank)
+            if self._recompute:
+                value, log_det = _recomputed(step, value, context)
+            else:
+                value, log_det = step(value, context)
             total = total + log_det
-        return x, total
+        return value, total
 
     def adapt(self, x, context=None):
         for i, (part, rank) in enumerate(zip(self._parts, self._ranks, strict=False)):

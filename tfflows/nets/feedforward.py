@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -20,21 +21,26 @@ class Linear:
     Args:
       kernel: weight `[in, out]`.
       bias: weight `[out]`.
-      mask: `[in, out]`, which entries of the kernel count, or None for all.
+      degrees: of its inputs `[in]` and outputs `[out]`: an output hears the inputs whose degree is not above its
+        own. None if it hears all.
       skip: whether the values of two layers before are added to its own.
       context_kernel: weight `[n_context, out]`, if it hears the context.
     """
 
     kernel: keras.Variable
     bias: keras.Variable
-    mask: np.ndarray | None
+    degrees: tuple[np.ndarray, np.ndarray] | None
     skip: bool
     context_kernel: keras.Variable | None = None
 
-    def masked_kernel(self, dtype) -> tf.Tensor:
-        """The kernel with zeros where the mask says so."""
+    def masked_kernel(self) -> tf.Tensor:
+        """The kernel with zeros where an output must not hear an input."""
         kernel = tf.convert_to_tensor(self.kernel)
-        return kernel if self.mask is None else kernel * tf.constant(self.mask, dtype)
+        if self.degrees is None:
+            return kernel
+        # Compared in the graph: as a constant the mask would be as large as the kernel, once more in every file.
+        inputs, outputs = self.degrees
+        return tf.where(inputs[:, np.newaxis] <= tf.constant(outputs, tf.int32), kernel, tf.zeros([], kernel.dtype))
 
     def shift(self, context: tf.Tensor | None) -> tf.Tensor:
         """What is added to its product: `[out]`, or `[n, out]` where it hears a context."""
@@ -62,48 +68,47 @@ class FeedForward(keras.layers.Layer):
     def _n_outputs(self) -> int:
         raise NotImplementedError  # abstract
 
-    def _masks(self, n_inputs: int, with_context: bool) -> tuple:
-        """Masks `[in, out]` of: inputs to hidden, hidden to hidden, hidden to outputs."""
+    def _degrees(self, n_inputs: int, with_context: bool) -> list[np.ndarray] | None:
+        """Of the inputs, the units of each hidden layer and the outputs, as in `Linear`; None if all hear all."""
         raise NotImplementedError  # abstract
 
     def build(self, x_shape, context_shape=None):
         n_inputs = x_shape[-1]
         widths = self.hidden
-        mask_in, mask_hidden, mask_out = self._masks(n_inputs, context_shape is not None)
-        first = self._linear("first", n_inputs, widths[0], mask_in)
+        degrees = self._degrees(n_inputs, context_shape is not None)
+        pairs = itertools.repeat(None) if degrees is None else itertools.pairwise(degrees)
+        first = self._linear("first", n_inputs, widths[0], next(pairs))
         n_context = 0 if context_shape is None else context_shape[-1]
         n_hearing = 0 if context_shape is None else (len(widths) if self.residual else 1)
         hearing = [
             self.add_weight(shape=(n_context, widths[0]), initializer=_spread(n_context), name=f"context_{i}")
             for i in range(n_hearing)
         ]
-        inner = [
-            self._linear(f"hidden_{i}", widths[i - 1], widths[i], mask_hidden[i - 1]) for i in range(1, len(widths))
-        ]
+        inner = [self._linear(f"hidden_{i}", widths[i - 1], widths[i], next(pairs)) for i in range(1, len(widths))]
         if self.residual:
             second = [
-                self._linear(f"residual_{i}", widths[0], widths[0], mask_hidden[i - 1], skip=True)
-                for i in range(1, len(widths))
+                self._linear(f"residual_{i}", widths[0], widths[0], layer.degrees, skip=True)
+                for i, layer in enumerate(inner, start=1)
             ]
             inner = [layer for pair in zip(inner, second, strict=True) for layer in pair]
-        outputs = self._linear("outputs", widths[-1], self._n_outputs(), mask_out, zero=True)
+        outputs = self._linear("outputs", widths[-1], self._n_outputs(), next(pairs), zero=True)
         self.linears = [first, *inner, outputs]
         # The first layer hears the context, and the first of each residual block.
         for layer, kernel in zip([first, *inner[::2]], hearing, strict=False):
             layer.context_kernel = kernel
 
-    def _linear(self, name, n_in, n_out, mask, *, zero=False, skip=False):
+    def _linear(self, name, n_in, n_out, degrees, *, zero=False, skip=False):
         # Two initializers: one would draw the bias equal to the kernel's first row.
         kernel, bias = ("zeros", "zeros") if zero else (_spread(n_in), _spread(n_in))
         kernel = self.add_weight(shape=(n_in, n_out), initializer=kernel, name=f"{name}_kernel")
         bias = self.add_weight(shape=(n_out,), initializer=bias, name=f"{name}_bias")
-        return Linear(kernel, bias, mask, skip)
+        return Linear(kernel, bias, degrees, skip)
 
     def call(self, x, context=None):
         values = []
         for layer in self.linears:
             source = self.activation(values[-1]) if values else x
-            value = tf.matmul(source, layer.masked_kernel(x.dtype)) + layer.shift(context)
+            value = tf.matmul(source, layer.masked_kernel()) + layer.shift(context)
             values.append(value + values[-2] if layer.skip else value)
         return values[-1]
 
@@ -143,8 +148,8 @@ class MLP(FeedForward):
     def _n_outputs(self):
         return self.n_outputs
 
-    def _masks(self, n_inputs, with_context):
-        return None, [None] * (len(self.hidden) - 1), None
+    def _degrees(self, n_inputs, with_context):
+        return None
 
     def build(self, x_shape, context_shape=None):
         n_inputs = x_shape[-1] * (2 if self.circular else 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections.abc import Sequence
 
@@ -19,9 +18,9 @@ from tfflows.serialization import register
 class MADE(FeedForward):
     """Masked autoencoder: parameters of scalar i depend on the scalars before i, and on context.
 
-    Input i has degree order[i] + 1, hidden units have degrees 1 .. D - 1 (from 0 with a context), spread
-    evenly and sorted; a connection exists where the degree does not fall, and at the output where it
-    rises. Context is not masked: it has degree 0.
+    The degree of a unit is the number of scalars it may hear: order[i] at the outputs for scalar i, 1 .. D - 1 (from
+    0 with a context) in the hidden layers, spread evenly and sorted. Input i counts as order[i] + 1, and a connection
+    exists where the degree does not fall. Context is not masked.
 
     Args:
       n_dim: D, the number of scalars.
@@ -68,23 +67,14 @@ class MADE(FeedForward):
     def _n_outputs(self):
         return self.n_dim * self.n_parameters
 
-    def _degrees(self, with_context: bool):
-        """Of the inputs, and of the units of each hidden layer."""
+    def _degrees(self, n_inputs, with_context):
+        if n_inputs != self.n_dim:
+            raise ValueError(f"Expected {self.n_dim} scalars in a MADE's input; got {n_inputs}.")
         low = 0 if with_context else min(1, self.n_dim - 1)
         # Counted down from D - 1, so that a layer too narrow for all degrees still lets every input through.
         n_degrees = self.n_dim - low
         hidden = [self.n_dim - 1 - np.arange(width)[::-1] * n_degrees // width for width in self.hidden]
-        return self.order + 1, hidden
-
-    def _masks(self, n_inputs, with_context):
-        if n_inputs != self.n_dim:
-            raise ValueError(f"Expected {self.n_dim} scalars in a MADE's input; got {n_inputs}.")
-        degrees_in, hidden = self._degrees(with_context)
-        mask_in = degrees_in[:, None] <= hidden[0][None, :]
-        mask_hidden = [a[:, None] <= b[None, :] for a, b in itertools.pairwise(hidden)]
-        degrees_out = np.tile(degrees_in, self.n_parameters)
-        mask_out = hidden[-1][:, None] < degrees_out[None, :]
-        return mask_in, mask_hidden, mask_out
+        return [self.order + 1, *hidden, np.tile(self.order, self.n_parameters)]
 
     def call(self, x, context=None):
         return split_last(super().call(x, context), [self.n_parameters, self.n_dim])
@@ -97,15 +87,11 @@ class MADE(FeedForward):
         Args:
           context: `[n, n_context]`, if it hears one.
         """
-        degrees_in, degrees = self._degrees(any(layer.context_kernel is not None for layer in self.linears))
-        sources = _groups(degrees_in - 1, self.n_dim)
-        if self.residual:  # two layers a block, of one width
-            degrees = [degrees[0]] + [d for d in degrees[1:] for _ in range(2)]
-        outputs = np.tile(degrees_in - 1, self.n_parameters)
+        sources = _groups(self.order, self.n_dim)
         layers = []
-        for layer, units in zip(self.linears, [*degrees, outputs], strict=True):
-            groups = _groups(units, self.n_dim)
-            kernel = layer.masked_kernel(self.variable_dtype)
+        for layer in self.linears:
+            groups = _groups(layer.degrees[1], self.n_dim)
+            kernel = layer.masked_kernel()
             kernel = _take(_take(kernel, sources, axis=0), groups, axis=1)
             shift = _take(layer.shift(context), groups, axis=-1)
             shift = shift[:, tf.newaxis] if shift.shape.rank == 1 else tf.transpose(shift)
