@@ -87,10 +87,14 @@ def test_context_shapes(conditional):
 
 def test_rows_of_any_number_compile_a_few_times(fitted):
     fitted.compile()
-    for n in [1, 2, 3, 7, 15, 16, 17, 40, 100, 128, 130, 200, 256, 299]:
+    sizes = [1, 2, 3, 7, 15, 16, 17, 30, 40, 64, 99, 100, 128, 130, 150, 200, 222, 256, 280, 299]
+    for n in sizes:
         np.testing.assert_allclose(fitted.log_prob(X[:n]), fitted._log_prob(X[:n], None), atol=1e-4)
+        np.testing.assert_allclose(fitted.decode(fitted.encode(X[:n])), X[:n], atol=1e-3)
         assert fitted.sample(n).shape == (n, 2)
-    for verb in ("log_prob", "sample_only"):
+    assert len(sizes) == 20
+    assert len(batching.BUCKETS) <= 4
+    for verb in ("log_prob", "sample_only", "encode", "decode"):
         assert fitted._compiled(verb).experimental_get_tracing_count() <= len(batching.BUCKETS)
     np.testing.assert_allclose(fitted.log_prob(X, batch_size=7), fitted.log_prob(X), atol=1e-5)
     assert fitted.log_prob(X[:0]).shape == (0,)
