@@ -14,7 +14,17 @@ import tensorflow_probability as tfp
 import tfflows as tff
 from tfflows import bijectors as tfb
 from tfflows.nets import MADE, MLP
-from tfflows.transformers import Affine, RationalQuadraticSpline, Shift
+from tfflows.transformers import (
+    UMNN,
+    Affine,
+    Bernstein,
+    DeepSigmoid,
+    LinearRationalSpline,
+    MixtureOfLogistics,
+    RationalQuadraticSpline,
+    Shift,
+    SumOfSquares,
+)
 
 D, C = 5, 3  # scalars and context width in every case that does not say otherwise
 HIDDEN = (12, 12)
@@ -26,6 +36,14 @@ TRANSFORMERS = {
     "rq_spline": RationalQuadraticSpline(n_bins=5, bound=3.0),
     "rq_spline_one_bin": RationalQuadraticSpline(n_bins=1, bound=3.0),
     "rq_spline_circular": RationalQuadraticSpline(n_bins=5, bound=float(np.pi), circular=True),
+    "lr_spline": LinearRationalSpline(n_bins=5, bound=3.0),
+    "lr_spline_one_bin": LinearRationalSpline(n_bins=1, bound=3.0),
+    "lr_spline_circular": LinearRationalSpline(n_bins=5, bound=float(np.pi), circular=True),
+    "deep_sigmoid": DeepSigmoid(n_units=4, n_layers=2),
+    "dense_sigmoid": DeepSigmoid(n_units=3, n_layers=3, dense=True),
+    "mixture_of_logistics": MixtureOfLogistics(n_components=4),
+    "bernstein": Bernstein(degree=7, bound=3.0),
+    "sum_of_squares": SumOfSquares(n_polynomials=2, degree=2, bound=3.0),
 }
 
 
@@ -56,6 +74,8 @@ BIJECTORS: dict[str, Callable[[], tfb.Bijector]] = {
     "coupling_keras_net": lambda: tfb.Coupling(
         Affine(), tfb.half_mask(D), keras.Sequential([keras.layers.Dense(8, "tanh"), keras.layers.Dense(6)])
     ),
+    "coupling_umnn_context": lambda: coupling(UMNN(3, (5,), bound=3.0), tfb.half_mask(D), C),
+    "autoregressive_umnn": lambda: autoregressive(UMNN(3, (5,), bound=3.0), n_dim=3),
     "autoregressive_affine": lambda: autoregressive(Affine()),
     "autoregressive_affine_order": lambda: autoregressive(Affine(), order=ORDER),
     "autoregressive_affine_context": lambda: autoregressive(Affine(), C, order=ORDER),
@@ -94,6 +114,18 @@ PRESETS: dict[str, Callable[[], tfb.Bijector]] = {
         tff.IAF,
         tff.CouplingRQNSF,
         tff.MaskedAutoregressiveRQNSF,
+        tff.InverseAutoregressiveRQNSF,
+        tff.CouplingLRS,
+        tff.MaskedAutoregressiveLRS,
+        tff.InverseAutoregressiveLRS,
+        tff.UMNNMAF,
+        tff.CouplingUMNN,
+        tff.NAF,
+        tff.CouplingNAF,
+        tff.InverseNAF,
+        tff.SOSPF,
+        tff.BPF,
+        tff.FlowPlusPlus,
     )
     for suffix, kwargs in (("", {}), ("_context", {"context_dim": C}))
 }

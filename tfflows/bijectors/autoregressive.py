@@ -39,6 +39,7 @@ class MaskedAutoregressive(Bijector):
             raise ValueError(f"Expected a MADE as net; got {net!r}.")
         super().__init__(parameters, event_shape=(net.n_dim,), context_dim=context_dim, name=name)
         self._transformer = transformer
+        self._transformer_layers = transformer.layers
         self._net = build_conditioner(net, net.n_dim, net.n_dim * transformer.n_parameters, context_dim)
 
     def _inverse_and_log_det(self, x, context):

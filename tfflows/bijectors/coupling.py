@@ -61,6 +61,7 @@ class Coupling(Bijector):
             raise ValueError(f"Expected a mask of booleans with at least one True and one False; got {mask.tolist()}.")
         super().__init__(parameters, event_shape=mask.shape, context_dim=context_dim, name=name)
         self._transformer = transformer
+        self._transformer_layers = transformer.layers
         self._n_transformed, self._n_passed = int(mask.sum()), int((~mask).sum())
         self._order = np.concatenate([np.flatnonzero(~mask), np.flatnonzero(mask)])
         n_outputs = self._n_transformed * transformer.n_parameters

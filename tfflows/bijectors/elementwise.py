@@ -56,6 +56,7 @@ class Elementwise(Bijector):
             name=name,
         )
         self._transformer = transformer
+        self._transformer_layers = transformer.layers
         self._shape = (*event_shape[:-1], transformer.n_parameters, event_shape[-1])
         if net is None:
             self._net = Constant(self._shape)

@@ -7,6 +7,7 @@ parameters mean the identity, so every flow starts as the identity map.
 
 from tfflows.nets.conditioning import build_conditioner, conditioner, describe_net
 from tfflows.nets.feedforward import MLP
+from tfflows.nets.integrand import Integrand
 from tfflows.nets.made import MADE
 from tfflows.nets.parameters import Constant, Statistics
 from tfflows.nets.sequential import run_sequentially, unrolled
@@ -15,6 +16,7 @@ __all__ = [
     "MADE",
     "MLP",
     "Constant",
+    "Integrand",
     "Statistics",
     "build_conditioner",
     "conditioner",

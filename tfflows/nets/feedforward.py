@@ -81,7 +81,7 @@ class FeedForward(keras.layers.Layer):
         n_context = 0 if context_shape is None else context_shape[-1]
         n_hearing = 0 if context_shape is None else (len(widths) if self.residual else 1)
         hearing = [
-            self.add_weight(shape=(n_context, widths[0]), initializer=_spread(n_context), name=f"context_{i}")
+            self.add_weight(shape=(n_context, widths[0]), initializer=spread(n_context), name=f"context_{i}")
             for i in range(n_hearing)
         ]
         inner = [self._linear(f"hidden_{i}", widths[i - 1], widths[i], next(pairs)) for i in range(1, len(widths))]
@@ -99,7 +99,7 @@ class FeedForward(keras.layers.Layer):
 
     def _linear(self, name, n_in, n_out, degrees, *, zero=False, skip=False):
         # Two initializers: one would draw the bias equal to the kernel's first row.
-        kernel, bias = ("zeros", "zeros") if zero else (_spread(n_in), _spread(n_in))
+        kernel, bias = ("zeros", "zeros") if zero else (spread(n_in), spread(n_in))
         kernel = self.add_weight(shape=(n_in, n_out), initializer=kernel, name=f"{name}_kernel")
         bias = self.add_weight(shape=(n_out,), initializer=bias, name=f"{name}_bias")
         return Linear(kernel, bias, degrees, skip)
@@ -164,7 +164,7 @@ class MLP(FeedForward):
         return {**super().get_config(), "n_outputs": self.n_outputs, "circular": self.circular}
 
 
-def _spread(n_in: int) -> keras.initializers.Initializer:
+def spread(n_in: int) -> keras.initializers.Initializer:
     """He's uniform law, for kernels and for biases.
 
     A flow's nets have few inputs, of size one. With biases at zero all kinks of the units would meet in the origin;

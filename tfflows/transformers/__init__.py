@@ -2,6 +2,21 @@
 
 from tfflows.transformers.affine import Affine, Shift
 from tfflows.transformers.base import Transformer
-from tfflows.transformers.spline import RationalQuadraticSpline
+from tfflows.transformers.integral import UMNN, SumOfSquares
+from tfflows.transformers.linear_rational import LinearRationalSpline
+from tfflows.transformers.polynomial import Bernstein
+from tfflows.transformers.rational_quadratic import RationalQuadraticSpline
+from tfflows.transformers.sigmoidal import DeepSigmoid, MixtureOfLogistics
 
-__all__ = ["Affine", "RationalQuadraticSpline", "Shift", "Transformer"]
+__all__ = [
+    "UMNN",
+    "Affine",
+    "Bernstein",
+    "DeepSigmoid",
+    "LinearRationalSpline",
+    "MixtureOfLogistics",
+    "RationalQuadraticSpline",
+    "Shift",
+    "SumOfSquares",
+    "Transformer",
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import keras
 import tensorflow as tf
 
 
@@ -30,6 +31,11 @@ class Transformer:
     def inverse_and_log_det(self, x: tf.Tensor, params: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Maps `x` `[..., D]` with `params` `[..., n_parameters, D]` to z and log dz/dx, both `[..., D]`."""
         raise NotImplementedError  # abstract
+
+    @property
+    def layers(self) -> list[keras.layers.Layer]:
+        """Keras layers inside, which hold weights; none, but for an integrand net."""
+        return []
 
     def __str__(self) -> str:
         fields = [f for f in dataclasses.fields(self) if getattr(self, f.name) != f.default]

@@ -1,4 +1,4 @@
-"""Monotonic splines."""
+"""What splines have in common: knots, the search for the bin, and the gradient of both."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfflows.numerics import safe_sqrt, softclip, softclip_gradient, wrap
-from tfflows.serialization import register
+from tfflows.numerics import softclip, softclip_gradient, wrap
 from tfflows.transformers.base import Transformer
 
 
-class _Bin(NamedTuple):
+class Bin(NamedTuple):
     """The bin that holds a point, each entry shaped like the point."""
 
     x: tf.Tensor
@@ -22,37 +21,35 @@ class _Bin(NamedTuple):
     height: tf.Tensor
     raw_left: tf.Tensor  # the parameters of the slopes at its ends
     raw_right: tf.Tensor
+    inner: tuple[tf.Tensor, ...]  # its own parameters, if the spline has such
     number: tf.Tensor  # 0 .. K - 1
     x_total: tf.Tensor  # of the exponentials that share out the widths, and the heights
     z_total: tf.Tensor
 
 
-class _Curve(NamedTuple):
-    """The rational map in a bin, at t in [0, 1]: what value, slope and gradients are made of."""
+class BinGradient(NamedTuple):
+    """Gradients with respect to the data point and to the entries of its `Bin`."""
 
-    t: tf.Tensor
-    mixed: tf.Tensor
-    chord: tf.Tensor
-    slope_left: tf.Tensor
-    slope_right: tf.Tensor
-    bend: tf.Tensor
-    rise: tf.Tensor
-    numerator: tf.Tensor
-    denominator: tf.Tensor
+    value: tf.Tensor
+    x: tf.Tensor
+    width: tf.Tensor
+    z: tf.Tensor
+    height: tf.Tensor
+    raw_left: tf.Tensor
+    raw_right: tf.Tensor
+    inner: tuple[tf.Tensor, ...]
 
 
-@register
 @dataclasses.dataclass(frozen=True)
-class RationalQuadraticSpline(Transformer):
-    """Monotonic rational-quadratic spline on [-bound, bound], the identity outside, or circular.
+class Spline(Transformer):
+    """A monotonic spline on [-bound, bound], the identity outside, or circular.
 
-    In a bin of width w, height h, chord s = h / w and end slopes d0, d1, with t = (x - x0) / w:
+    Its pieces map data to latents: that is the direction that training runs. Everything runs along the numbers, bin
+    after bin, and the gradient of the search is written by hand: of each number it keeps the bin that holds it, where
+    differentiating each operation would keep every bin several times.
 
-      z = z0 + h (s t^2 + d0 t (1 - t)) / (s + (d0 + d1 - 2 s) t (1 - t))
-      dz/dx = s^2 (d1 t^2 + 2 s t (1 - t) + d0 (1 - t)^2) / (s + (d0 + d1 - 2 s) t (1 - t))^2
-
-    The rational map is the inverse (data to latent, the direction that training runs);
-    `forward` solves it for t, a quadratic equation.
+    A subclass implements the map in a bin. Of each number it is given 2 K parameters for widths and heights, K - 1
+    (K if circular) for the slopes at the knots, and `n_inner` K of its own.
 
     Args:
       n_bins: K, the number of bins.
@@ -65,16 +62,6 @@ class RationalQuadraticSpline(Transformer):
       circular: x and z are circular coordinates of period 2 * bound: values outside are
         wrapped in, and the slopes at both ends are one and the same parameter. Otherwise the slope
         there is 1, that of the tails, and the map has a continuous derivative everywhere.
-
-    A number needs 3 K - 1 parameters, or 3 K if circular: for the widths, the heights, the slopes.
-
-    Everything runs along the numbers, bin after bin, and the gradient is written by hand: of each number it keeps the
-    bin that holds it, where differentiating each operation would keep every bin several times.
-
-    Reference:
-      Durkan, Bekasov, Murray & Papamakarios (2019), Neural spline flows,
-      https://arxiv.org/abs/1906.04032; circular: Rezende et al. (2020), Normalizing flows on tori
-      and spheres, https://arxiv.org/abs/2002.02428
     """
 
     n_bins: int = 8
@@ -96,9 +83,34 @@ class RationalQuadraticSpline(Transformer):
         if not 0.0 < self.min_slope < 1.0:
             raise ValueError(f"Expected min_slope in (0, 1); got {self.min_slope}.")
 
+    # What a subclass implements.
+
+    def _normalize_in_bin(self, b: Bin, x: tf.Tensor):
+        """z and log dz/dx of x in its bin, and whatever the two methods below need of it."""
+        raise NotImplementedError  # abstract
+
+    def _generate_in_bin(self, b: Bin, z: tf.Tensor):
+        """x and log dz/dx of z in its bin, and whatever the two methods below need of it."""
+        raise NotImplementedError  # abstract
+
+    def _d_log_slope(self, b: Bin, curve) -> tf.Tensor:
+        """The derivative of log dz/dx with respect to x."""
+        raise NotImplementedError  # abstract
+
+    def _pull_back(self, b: Bin, curve, grad_z: tf.Tensor, grad_log_slope: tf.Tensor) -> BinGradient:
+        """The gradients that those of z and log dz/dx, as functions of x, mean for the bin."""
+        raise NotImplementedError  # abstract
+
+    @property
+    def n_inner(self) -> int:
+        """Parameters of a bin besides sizes and slopes."""
+        return 0
+
+    # What follows from it.
+
     @property
     def n_parameters(self) -> int:
-        return 3 * self.n_bins - (0 if self.circular else 1)
+        return (3 + self.n_inner) * self.n_bins - (0 if self.circular else 1)
 
     def inverse_and_log_det(self, x, params):
         x, params = _broadcast(x, params)
@@ -130,12 +142,13 @@ class RationalQuadraticSpline(Transformer):
         @tf.custom_gradient
         def normalize(x, params):
             b = self._locate(x, params, by_latent=False)
-            curve = _curve(self._slopes(b), tf.clip_by_value((x - b.x) / b.width, 0.0, 1.0))
+            z, log_slope, curve = self._normalize_in_bin(b, x)
 
             def gradient(grad_z, grad_log_det):
-                return self._gradients(b, curve, params, grad_z, grad_log_det)
+                by_bin = self._pull_back(b, curve, grad_z, grad_log_det)
+                return by_bin.value, self._scatter(b, params, by_bin)
 
-            return (b.z + b.height * curve.rise / curve.denominator, _log_slope(curve)), gradient
+            return (z, log_slope), gradient
 
         return normalize(x, params)
 
@@ -143,38 +156,39 @@ class RationalQuadraticSpline(Transformer):
         @tf.custom_gradient
         def generate(z, params):
             b = self._locate(z, params, by_latent=True)
-            slopes = self._slopes(b)
-            curve = _curve(slopes, _solve(slopes, tf.clip_by_value((z - b.z) / b.height, 0.0, 1.0)))
-            log_slope = _log_slope(curve)
+            x, log_slope, curve = self._generate_in_bin(b, z)
 
             def gradient(grad_x, grad_log_det):
                 # z(x) = z and log dx/dz = -log z'(x), differentiated: a small step of the parameters moves x by
                 # -(dz/dparams) / z'.
-                total = grad_x - grad_log_det * _d_log_slope(curve) / b.width
+                total = grad_x - grad_log_det * self._d_log_slope(b, curve)
                 by_z = total * tf.exp(-log_slope)
-                return by_z, self._gradients(b, curve, params, -by_z, -grad_log_det)[1]
+                return by_z, self._scatter(b, params, self._pull_back(b, curve, -by_z, -grad_log_det))
 
-            return (b.x + b.width * curve.t, -log_slope), gradient
+            return (x, -log_slope), gradient
 
         return generate(z, params)
 
-    def _locate(self, value, params, *, by_latent) -> _Bin:
+    def _locate(self, value, params, *, by_latent) -> Bin:
         """The bin of `value`, by comparing it with every knot: for so few, faster than a search."""
         k = self.n_bins
         shares = tf.exp(softclip(params[..., : 2 * k, :], self._max_logit))
         x_edges, widths, x_total = self._knots(shares[..., :k, :])
         z_edges, heights, z_total = self._knots(shares[..., k:, :])
-        raw = [params[..., i, :] for i in range(2 * k, self.n_parameters)]
+        n_slopes = self.n_parameters - (2 + self.n_inner) * k
+        raw = [params[..., 2 * k + i, :] for i in range(n_slopes)]
         end = tf.zeros_like(x_total)  # slope 1
         raw = [*raw, raw[0]] if self.circular else [end, *raw, end]
+        inner = [[params[..., (2 + j) * k + n_slopes + i, :] for i in range(k)] for j in range(self.n_inner)]
         number = [tf.constant(i, value.dtype) for i in range(k)]
-        bins = zip(x_edges, widths, z_edges, heights, raw, raw[1:], number, strict=False)
+        bins = zip(x_edges, widths, z_edges, heights, raw, raw[1:], *inner, number, strict=False)
         *first, zero = next(bins)
         chosen = [*first, tf.fill(tf.shape(value), zero)]
         for edge, entries in zip((z_edges if by_latent else x_edges)[1:], bins, strict=True):
             reached = value >= edge
             chosen = [tf.where(reached, entry, before) for entry, before in zip(entries, chosen, strict=True)]
-        return _Bin(*chosen, x_total, z_total)
+        *corner_and_slopes, number = chosen
+        return Bin(*corner_and_slopes[:6], tuple(corner_and_slopes[6:]), number, x_total, z_total)
 
     def _knots(self, shares):
         """Left ends of the bins, their sizes, and the sum of their shares `[..., K, D]`."""
@@ -202,51 +216,35 @@ class RationalQuadraticSpline(Transformer):
     def _max_log_slope(self):
         return float(-np.log(self.min_slope))
 
-    def _slopes(self, b):
-        """Of the chord and at both ends of a bin."""
-        left, right = (tf.exp(softclip(raw, self._max_log_slope)) for raw in (b.raw_left, b.raw_right))
-        return b.height / b.width, left, right
+    def _slope(self, raw):
+        """The slope at a knot from its parameter."""
+        return tf.exp(softclip(raw, self._max_log_slope))
 
-    def _gradients(self, b: _Bin, curve: _Curve, params, grad_z, grad_log_slope):
-        """From the gradients of z and log dz/dx, those of x and the parameters."""
-        t, m, s, d0, d1, _, rise, n, d = curve
-        # In terms of t, chord, height and end slopes; z = z0 + height rise / d, slope = s^2 n / d^2.
-        by_z = grad_z * b.height / d**2
-        by_n, by_d = grad_log_slope / n, 2.0 * grad_log_slope / d
-        by_t = by_z * s * n + grad_log_slope * _d_log_slope(curve)
-        by_s = by_z * (t**2 * d - rise * (1.0 - 2.0 * m)) + 2.0 * grad_log_slope / s
-        by_s += 2.0 * by_n * m - by_d * (1.0 - 2.0 * m)
-        by_left = by_z * m * (d - rise) + by_n * (1.0 - t) ** 2 - by_d * m
-        by_right = by_n * t**2 - by_z * m * rise - by_d * m
-        # In terms of the bin's corner and sizes: t = (x - x0) / width, s = height / width.
-        by_x = by_t / b.width
-        by_width = -(by_t * t + by_s * s) / b.width
-        by_height = grad_z * rise / d + by_s / b.width
-        raw_left, raw_right = (
-            softclip_gradient(by * slope, raw, self._max_log_slope)
-            for by, slope, raw in ((by_left, d0, b.raw_left), (by_right, d1, b.raw_right))
-        )
-        # In terms of the parameters. A quotient, because the arrays below have a row for each bin, and XLA repeats
-        # in each row whatever ends in cheaper arithmetic.
+    def _scatter(self, b: Bin, params, by_bin: BinGradient):
+        """The gradient of all parameters from that of the bin."""
+        # Numbers of bins as quotients, because the arrays below have a row for each bin, and XLA repeats in each row
+        # whatever ends in cheaper arithmetic.
         k = self.n_bins
         number = (b.number / k)[..., tf.newaxis, :]
         rows = tf.constant(np.arange(k)[:, np.newaxis] / k, number.dtype)
         here, before = tf.abs(rows - number) < 0.5 / k, rows < number
-        grad_params = [
-            self._grad_shares(params[..., :k, :], here, before, b.number, b.x_total, (b.x, -by_x), (b.width, by_width)),
-            self._grad_shares(
-                params[..., k : 2 * k, :], here, before, b.number, b.z_total, (b.z, grad_z), (b.height, by_height)
-            ),
+        widths = (b.x_total, (b.x, by_bin.x), (b.width, by_bin.width))
+        heights = (b.z_total, (b.z, by_bin.z), (b.height, by_bin.height))
+        grads = [
+            self._grad_shares(logits, here, before, b.number, *sizes)
+            for logits, sizes in ((params[..., :k, :], widths), (params[..., k : 2 * k, :], heights))
         ]
         if self.circular:
             left, right = here, tf.concat([here[..., -1:, :], here[..., :-1, :]], axis=-2)
         else:
             left, right = here[..., 1:, :], here[..., :-1, :]
         zero = tf.zeros_like(number)
-        grad_params.append(
-            tf.where(left, raw_left[..., tf.newaxis, :], zero) + tf.where(right, raw_right[..., tf.newaxis, :], zero)
+        grads.append(
+            tf.where(left, by_bin.raw_left[..., tf.newaxis, :], zero)
+            + tf.where(right, by_bin.raw_right[..., tf.newaxis, :], zero)
         )
-        return by_x, tf.concat(grad_params, axis=-2)
+        grads += [tf.where(here, by_inner[..., tf.newaxis, :], zero) for by_inner in by_bin.inner]
+        return tf.concat(grads, axis=-2)
 
     def _grad_shares(self, logits, here, before, number, total, low, size):
         """The gradient of the logits of sizes, given (value, gradient) of the chosen bin's lower end and size.
@@ -269,52 +267,3 @@ def _broadcast(value, params):
     if value.shape[:-1].is_fully_defined() and value.shape[:-1] == params.shape[:-2]:
         return value, params
     return value + tf.zeros_like(params[..., 0, :]), params + tf.zeros_like(value)[..., tf.newaxis, :]
-
-
-def _curve(slopes, t) -> _Curve:
-    chord, left, right = slopes
-    mixed = t * (1.0 - t)
-    bend = left + right - 2.0 * chord
-    return _Curve(
-        t,
-        mixed,
-        chord,
-        left,
-        right,
-        bend,
-        rise=chord * t**2 + left * mixed,
-        numerator=right * t**2 + 2.0 * chord * mixed + left * (1.0 - t) ** 2,
-        # >= min(chord, (left + right) / 2) > 0: it is linear in t (1 - t), which is in [0, 1/4].
-        denominator=chord + bend * mixed,
-    )
-
-
-def _solve(slopes, r):
-    """The t in [0, 1] at which the curve of a bin is at `r` in [0, 1], the relative height."""
-    chord, left, right = slopes
-    # t solves a t^2 + c t - q = 0.
-    c = left - r * (left + right - 2.0 * chord)
-    a = chord - c
-    q = chord * r
-    # t in [0, 1] is 2 q / (c + sqrt(c^2 + 4 a q)). Where c < 0 that sum cancels, so the equivalent
-    # (sqrt(c^2 + 4 a q) - c) / 2 a is taken; there a > chord > 0.
-    root = safe_sqrt(c**2 + 4.0 * a * q)
-    falling = c < 0.0
-    t = tf.where(
-        falling,
-        (root - c) / tf.where(falling, 2.0 * a, tf.ones_like(a)),
-        2.0 * q / tf.where(falling, tf.ones_like(c), c + root),
-    )
-    return tf.clip_by_value(t, 0.0, 1.0)
-
-
-def _log_slope(curve: _Curve):
-    """log dz/dx as three logs: a quotient of powers would overflow first."""
-    return 2.0 * tf.math.log(curve.chord) + tf.math.log(curve.numerator) - 2.0 * tf.math.log(curve.denominator)
-
-
-def _d_log_slope(curve: _Curve):
-    """Its derivative with respect to t."""
-    t, _, chord, left, right, bend, _, numerator, denominator = curve
-    lean = 1.0 - 2.0 * t
-    return 2.0 * (right * t + chord * lean - left * (1.0 - t)) / numerator - 2.0 * bend * lean / denominator

@@ -1,0 +1,46 @@
+"""Presets: the architectures of the papers, each a short function that returns a bijector.
+
+Every preset begins with `Standardize`, so data of any scale will do. With one dimension there is
+nothing to condition on, so the layers become elementwise (given the context, if there is one).
+"""
+
+from tfflows.architectures.affine import IAF, MAF, NICE, RealNVP
+from tfflows.architectures.monotonic import (
+    BPF,
+    NAF,
+    SOSPF,
+    UMNNMAF,
+    CouplingNAF,
+    CouplingUMNN,
+    FlowPlusPlus,
+    InverseNAF,
+)
+from tfflows.architectures.splines import (
+    CouplingLRS,
+    CouplingRQNSF,
+    InverseAutoregressiveLRS,
+    InverseAutoregressiveRQNSF,
+    MaskedAutoregressiveLRS,
+    MaskedAutoregressiveRQNSF,
+)
+
+__all__ = [
+    "BPF",
+    "IAF",
+    "MAF",
+    "NAF",
+    "NICE",
+    "SOSPF",
+    "UMNNMAF",
+    "CouplingLRS",
+    "CouplingNAF",
+    "CouplingRQNSF",
+    "CouplingUMNN",
+    "FlowPlusPlus",
+    "InverseAutoregressiveLRS",
+    "InverseAutoregressiveRQNSF",
+    "InverseNAF",
+    "MaskedAutoregressiveLRS",
+    "MaskedAutoregressiveRQNSF",
+    "RealNVP",
+]

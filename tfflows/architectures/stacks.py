@@ -1,0 +1,93 @@
+"""What presets are stacked from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from tfflows.bijectors import (
+    Bijector,
+    Chain,
+    Coupling,
+    Elementwise,
+    Invert,
+    MaskedAutoregressive,
+    Permutation,
+    Standardize,
+    half_mask,
+)
+from tfflows.nets import MADE, MLP
+from tfflows.transformers import Transformer
+
+
+def standardized(n_dim: int, layers: Sequence[Bijector]) -> Chain:
+    """The layers after a `Standardize`, so that data of any scale will do."""
+    return Chain([Standardize(n_dim), *layers])
+
+
+def couplings(
+    transformer: Callable[[], Transformer],
+    n_dim: int,
+    n_layers: int,
+    hidden: Sequence[int],
+    context_dim: int | None,
+    *,
+    circular: bool = False,
+) -> list[Bijector]:
+    """Half couplings; halves are swapped in turns, and more than two scalars mixed after each two layers.
+
+    Args:
+      transformer: makes the transformer of each layer.
+      n_dim, n_layers, hidden, context_dim: as the presets have them. With one scalar the layers are elementwise.
+      circular: whether the nets see angles.
+    """
+    _check(n_dim, n_layers)
+    if n_dim == 1:
+        return _elementwise(transformer, n_layers, hidden, context_dim)
+    layers = []
+    for i in range(n_layers):
+        mask = half_mask(n_dim, flip=i % 2 == 1)
+        if i > 0 and i % 2 == 0 and n_dim > 2:
+            layers.append(Permutation.random(n_dim, seed=i))
+        f = transformer()
+        net = MLP(int(mask.sum()) * f.n_parameters, hidden, circular=circular)
+        layers.append(Coupling(f, mask, net, context_dim))
+    return layers
+
+
+def autoregressions(
+    transformer: Callable[[], Transformer],
+    n_dim: int,
+    n_layers: int,
+    hidden: Sequence[int],
+    context_dim: int | None,
+) -> list[Bijector]:
+    """Masked autoregressive layers, left to right and right to left in turns; arguments as in `couplings`."""
+    _check(n_dim, n_layers)
+    layers = []
+    for i in range(n_layers):
+        order = np.arange(n_dim) if i % 2 == 0 else np.arange(n_dim)[::-1]
+        f = transformer()
+        layers.append(MaskedAutoregressive(f, MADE(n_dim, f.n_parameters, hidden, order=order), context_dim))
+    return layers
+
+
+def inverted(layers: Sequence[Bijector]) -> list[Bijector]:
+    """Each layer the other way round, which makes autoregressive ones inverse autoregressive."""
+    return [Invert(layer) for layer in layers]
+
+
+def _check(n_dim, n_layers):
+    if n_dim < 1 or n_layers < 1:
+        raise ValueError(f"Expected n_dim >= 1 and n_layers >= 1; got n_dim={n_dim}, n_layers={n_layers}.")
+
+
+def _elementwise(transformer, n_layers, hidden, context_dim):
+    """Layers for one scalar, which has nothing to be conditioned on but the context."""
+    layers = []
+    for _ in range(n_layers):
+        f = transformer()
+        net = None if context_dim is None else MLP(f.n_parameters, hidden)
+        layers.append(Elementwise(f, 1, net, context_dim))
+    return layers

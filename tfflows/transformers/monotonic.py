@@ -1,0 +1,40 @@
+"""What transformers have in common that know a closed form in one direction only."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from tfflows.numerics import solve_increasing
+from tfflows.transformers.base import Transformer
+
+
+class Monotonic(Transformer):
+    """A transformer whose direction from data to latent is a formula; the other one is found by bisection.
+
+    A subclass implements `inverse_and_log_det` and `_bracket`. Gradients of first order are right in both directions.
+    """
+
+    def _bracket(self, z: tf.Tensor, params: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Two x, shaped like `z`, that `inverse_and_log_det` maps to at most and at least `z`."""
+        raise NotImplementedError  # abstract
+
+    def forward_and_log_det(self, z, params):
+        z = z + tf.zeros_like(params[..., 0, :])
+        low, high = self._bracket(z, params)
+        found = solve_increasing(lambda x: self.inverse_and_log_det(x, params)[0], z, low, high)
+        # One step of Newton's rule: nothing but rounding in value, but its gradient is that of the implicit function.
+        again, log_slope = self.inverse_and_log_det(found, params)
+        x = found + (z - again) * tf.exp(-tf.stop_gradient(log_slope))
+        return x, -self.inverse_and_log_det(x, params)[1]
+
+
+def bracket_with_linear_tails(transformer: Monotonic, bound: float, z: tf.Tensor, params: tf.Tensor):
+    """A bracket for a map that is linear outside [-bound, bound]."""
+    ends = []
+    for end, is_beyond in ((-bound, tf.less), (bound, tf.greater)):
+        x = tf.fill(tf.shape(z), tf.constant(end, z.dtype))
+        z_end, log_slope = transformer.inverse_and_log_det(x, params)
+        beyond = tf.where(is_beyond(z, z_end), z - z_end, tf.zeros_like(z))
+        # A little further than the line says, because the slope is rounded.
+        ends.append(x + 1.001 * beyond * tf.exp(-log_slope))
+    return tuple(ends)
