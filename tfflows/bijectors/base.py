@@ -219,7 +219,7 @@ class Chain(Bijector):
     Args:
       bijectors: bijectors of tfflows, or stock ones of TFP without variables.
       recompute: whether a gradient computes again what happened inside each part, so that training keeps in memory
-        the values between the parts only: for deep flows and large batches. A step takes about a third longer.
+        the values between the parts only: for deep flows and large batches. A step takes about a fifth longer.
 
     Raises:
       ValueError: if the list is empty, or the parts differ in event shape or context width.
