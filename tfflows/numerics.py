@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -49,6 +49,34 @@ def safe_sqrt(x: tf.Tensor) -> tf.Tensor:
     """Square root with value and gradient zero where `x` <= 0 (rounding can put it there)."""
     positive = x > 0.0
     return tf.where(positive, tf.sqrt(tf.where(positive, x, tf.ones_like(x))), tf.zeros_like(x))
+
+
+def solve_increasing(
+    function: Callable[[tf.Tensor], tf.Tensor], target: tf.Tensor, low: tf.Tensor, high: tf.Tensor
+) -> tf.Tensor:
+    """The x in [low, high] with function(x) = target, to the last digits of the dtype. No gradient flows through it.
+
+    By bisection: some 30 evaluations in float32, 60 in float64. Faster rules stop early only where every entry of a
+    batch is easy, which in a large batch is never.
+
+    Args:
+      function: increasing in each entry of its argument, entry by entry.
+      target, low, high: of one shape. Where the function does not reach the target, the nearer end is the answer.
+    """
+    target, low, high = (tf.stop_gradient(v) for v in (target, low, high))
+    eps = np.finfo(target.dtype.as_numpy_dtype).eps
+
+    def unfinished(low, high):
+        return tf.reduce_any(high - low > eps * tf.maximum(1.0, tf.maximum(tf.abs(low), tf.abs(high))))
+
+    def body(low, high):
+        middle = 0.5 * (low + high)
+        below = tf.stop_gradient(function(middle)) < target
+        return tf.where(below, middle, low), tf.where(below, high, middle)
+
+    # From an interval as wide as 1e20 to neighbouring numbers of float64.
+    low, high = tf.while_loop(unfinished, body, (low, high), maximum_iterations=120)
+    return tf.stop_gradient(0.5 * (low + high))
 
 
 def wrap(x: tf.Tensor, bound: float) -> tf.Tensor:
