@@ -788,7 +788,9 @@ class Worker:
             raise WorkerError(f"over {limit:.0f} s")
         code = self._process.wait()
         self._errors.seek(0)
-        raise WorkerError(" ".join([f"ended with code {code}", *self._errors.read().strip().splitlines()[-1:]]))
+        # A worker that was killed, as for want of memory, has not said why.
+        reason = self._errors.read().strip().splitlines()[-1:] if code >= 0 else []
+        raise WorkerError(" ".join([f"ended with code {code}", *reason]))
 
 
 def measure(case: Case, pythons: dict[str, str], args: argparse.Namespace) -> dict[str, dict]:
