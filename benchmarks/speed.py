@@ -57,7 +57,7 @@ def run_lines(report: Report, pythons: dict[str, str], args: argparse.Namespace)
 
 def run_scaling(report: Report, pythons: dict[str, str], args: argparse.Namespace) -> None:
     base = {"n_dim": SCALING_DIM, "batch_size": args.batch_size, "n_layers": args.layers, "bins": args.bins}
-    changes = [{}] + [{key: value} for key, values in SCALING.items() for value in values if value != base[key]]
+    changes = [{}] + [{key: value} for key in args.factors for value in SCALING[key] if value != base[key]]
     chosen = {library: python for library, python in pythons.items() if library in SCALING_LIBRARIES}
     for architecture in [a for a in args.architectures if a in SCALING_ARCHITECTURES]:
         for change in changes:
@@ -141,6 +141,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=list(LIBRARIES))
     parser.add_argument("--architectures", nargs="+", choices=ARCHITECTURES, default=list(ARCHITECTURES))
     parser.add_argument("--dims", type=int, nargs="+", default=list(DIMS), help="numbers of scalars of the lines")
+    parser.add_argument("--factors", nargs="+", choices=SCALING, default=list(SCALING), help="what scaling varies")
     parser.add_argument("--layers", type=int, default=5)
     parser.add_argument("--hidden", type=int, nargs="+", help=f"128 128; 1024 1024 from {LARGE_DIM} scalars on")
     parser.add_argument("--bins", type=int, default=8)

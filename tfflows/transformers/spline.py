@@ -226,11 +226,12 @@ class RationalQuadraticSpline(Transformer):
             softclip_gradient(by * slope, raw, self._max_log_slope)
             for by, slope, raw in ((by_left, d0, b.raw_left), (by_right, d1, b.raw_right))
         )
-        # In terms of the parameters. A quotient, because the arrays below have a row for each bin, and XLA repeats
-        # in each row whatever ends in cheaper arithmetic.
+        # In terms of the parameters. The arrays below have a row for each bin. XLA computes in every row anew whatever
+        # ends in cheap arithmetic, for the bin's number the whole way back to the knots: K times K operations. An
+        # exponential, like the quotients of _grad_shares, is computed once and kept.
         k = self.n_bins
-        number = (b.number / k)[..., tf.newaxis, :]
-        rows = tf.constant(np.arange(k)[:, np.newaxis] / k, number.dtype)
+        number = tf.exp(b.number / k)[..., tf.newaxis, :]
+        rows = tf.constant(np.exp(np.arange(k)[:, np.newaxis] / k), number.dtype)
         here, before = tf.abs(rows - number) < 0.5 / k, rows < number
         grad_params = [
             self._grad_shares(params[..., :k, :], here, before, b.number, b.x_total, (b.x, -by_x), (b.width, by_width)),
