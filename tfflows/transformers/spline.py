@@ -222,11 +222,12 @@ class Spline(Transformer):
 
     def _scatter(self, b: Bin, params, by_bin: BinGradient):
         """The gradient of all parameters from that of the bin."""
-        # Numbers of bins as quotients, because the arrays below have a row for each bin, and XLA repeats in each row
-        # whatever ends in cheaper arithmetic.
+        # The arrays below have a row for each bin. XLA computes in every row anew whatever ends in cheap arithmetic, for
+        # the bin's number the whole way back to the knots: K times K operations. An exponential, like the quotients
+        # of _grad_shares, is computed once and kept.
         k = self.n_bins
-        number = (b.number / k)[..., tf.newaxis, :]
-        rows = tf.constant(np.arange(k)[:, np.newaxis] / k, number.dtype)
+        number = tf.exp(b.number / k)[..., tf.newaxis, :]
+        rows = tf.constant(np.exp(np.arange(k)[:, np.newaxis] / k), number.dtype)
         here, before = tf.abs(rows - number) < 0.5 / k, rows < number
         widths = (b.x_total, (b.x, by_bin.x), (b.width, by_bin.width))
         heights = (b.z_total, (b.z, by_bin.z), (b.height, by_bin.height))
