@@ -222,9 +222,9 @@ class Spline(Transformer):
 
     def _scatter(self, b: Bin, params, by_bin: BinGradient):
         """The gradient of all parameters from that of the bin."""
-        # The arrays below have a row for each bin. XLA computes in every row anew whatever ends in cheap arithmetic, for
-        # the bin's number the whole way back to the knots: K times K operations. An exponential, like the quotients
-        # of _grad_shares, is computed once and kept.
+        # The arrays below have a row for each bin. XLA computes in every row anew whatever ends in cheap arithmetic,
+        # for the bin's number the whole way back to the knots: K times K operations. An exponential, like the
+        # quotients of _grad_shares, is computed once and kept.
         k = self.n_bins
         number = tf.exp(b.number / k)[..., tf.newaxis, :]
         rows = tf.constant(np.exp(np.arange(k)[:, np.newaxis] / k), number.dtype)
