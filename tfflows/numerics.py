@@ -67,7 +67,7 @@ def solve_increasing(
     eps = np.finfo(target.dtype.as_numpy_dtype).eps
 
     def unfinished(low, high):
-        return tf.reduce_any(high - low > eps * tf.maximum(1.0, tf.maximum(tf.abs(low), tf.abs(high))))
+        return tf.reduce_any(high - low > eps * tf.maximum(tf.maximum(tf.abs(low), tf.abs(high)), 1.0))
 
     def body(low, high):
         middle = 0.5 * (low + high)

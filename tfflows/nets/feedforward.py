@@ -14,6 +14,15 @@ import tensorflow as tf
 from tfflows.serialization import register
 
 
+def times(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """`x` `[..., n]` times `kernel` `[n, m]`, as a product of two matrices.
+
+    Of more axes than two, `tf.matmul` is a batch of products. Where one has a length of 1 and a sum follows, TensorFlow
+    2.21 on a CPU fuses the two into an operation (of oneDNN) that writes beyond its memory.
+    """
+    return tf.matmul(x, kernel) if x.shape.rank == 2 else tf.tensordot(x, kernel, 1)
+
+
 @dataclasses.dataclass
 class Linear:
     """A linear layer of a `FeedForward`.
@@ -45,7 +54,7 @@ class Linear:
     def shift(self, context: tf.Tensor | None) -> tf.Tensor:
         """What is added to its product: `[out]`, or `[n, out]` where it hears a context."""
         shift = tf.convert_to_tensor(self.bias)
-        return shift if self.context_kernel is None else shift + tf.matmul(context, self.context_kernel)
+        return shift if self.context_kernel is None else shift + times(context, self.context_kernel)
 
 
 class FeedForward(keras.layers.Layer):
@@ -108,7 +117,7 @@ class FeedForward(keras.layers.Layer):
         values = []
         for layer in self.linears:
             source = self.activation(values[-1]) if values else x
-            value = tf.matmul(source, layer.masked_kernel()) + layer.shift(context)
+            value = times(source, layer.masked_kernel()) + layer.shift(context)
             values.append(value + values[-2] if layer.skip else value)
         return values[-1]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from tfflows.nets.feedforward import spread
+from tfflows.nets.feedforward import spread, times
 from tfflows.serialization import register
 
 
@@ -43,9 +43,9 @@ class Integrand(keras.layers.Layer):
         signal = tf.linalg.matrix_transpose(signal)[..., tf.newaxis, :, :]  # [..., 1, D, n_signal]
         first, *kernels = (tf.convert_to_tensor(kernel) for kernel in self.kernels)
         # What the signal adds is the same at every t.
-        value = t[..., tf.newaxis] * first[0] + (tf.matmul(signal, first[1:]) + self.biases[0])
+        value = t[..., tf.newaxis] * first[0] + (times(signal, first[1:]) + self.biases[0])
         for kernel, bias in zip(kernels, self.biases[1:], strict=True):
-            value = tf.matmul(self.activation(value), kernel) + bias
+            value = times(self.activation(value), kernel) + bias
         return tf.reduce_sum(value * signal, axis=-1)
 
     def get_config(self):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import tensorflow as tf
 
 from tfflows.numerics import solve_increasing
@@ -20,12 +22,24 @@ class Monotonic(Transformer):
 
     def forward_and_log_det(self, z, params):
         z = z + tf.zeros_like(params[..., 0, :])
-        low, high = self._bracket(z, params)
-        found = solve_increasing(lambda x: self.inverse_and_log_det(x, params)[0], z, low, high)
+        if tf.executing_eagerly():
+            # Dozens of evaluations, operation by operation, would take long. The scope pauses the gradient's tape.
+            with tf.init_scope():
+                found = self._solve_in_graph(z, params)
+        else:
+            found = self._solve(z, params)
         # One step of Newton's rule: nothing but rounding in value, but its gradient is that of the implicit function.
         again, log_slope = self.inverse_and_log_det(found, params)
         x = found + (z - again) * tf.exp(-tf.stop_gradient(log_slope))
         return x, -self.inverse_and_log_det(x, params)[1]
+
+    def _solve(self, z, params):
+        low, high = self._bracket(z, params)
+        return solve_increasing(lambda x: self.inverse_and_log_det(x, params)[0], z, low, high)
+
+    @functools.cached_property
+    def _solve_in_graph(self):
+        return tf.function(self._solve, reduce_retracing=True, autograph=False)
 
 
 def bracket_with_linear_tails(transformer: Monotonic, bound: float, z: tf.Tensor, params: tf.Tensor):
