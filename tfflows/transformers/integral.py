@@ -126,8 +126,8 @@ class UMNN(_Integral):
     n_signal: int = 8
     hidden: Sequence[int] = (32, 32)
     bound: float = 5.0
-    n_nodes: int = 16
-    max_log_slope: float = 5.0
+    n_nodes: int = 32
+    max_log_slope: float = 3.0
 
     def __post_init__(self):
         if self.n_signal < 1 or self.n_nodes < 1:

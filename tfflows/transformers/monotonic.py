@@ -23,9 +23,15 @@ class Monotonic(Transformer):
     def forward_and_log_det(self, z, params):
         z = z + tf.zeros_like(params[..., 0, :])
         if tf.executing_eagerly():
-            # Dozens of evaluations, operation by operation, would take long. The scope pauses the gradient's tape.
+            # Dozens of evaluations, operation by operation, would take long. The scope pauses the gradient's tape;
+            # with one batch axis a graph serves every shape.
+            n_dim = z.shape[-1]
             with tf.init_scope():
-                found = self._solve_in_graph(z, params)
+                each = tf.broadcast_to(params, [*z.shape[:-1], self.n_parameters, n_dim])
+                found = self._solve_in_graph(
+                    tf.reshape(z, [-1, n_dim]), tf.reshape(each, [-1, self.n_parameters, n_dim])
+                )
+            found = tf.reshape(found, z.shape)
         else:
             found = self._solve(z, params)
         # One step of Newton's rule: nothing but rounding in value, but its gradient is that of the implicit function.

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from tfflows.numerics import softclip
 from tfflows.serialization import register
@@ -15,6 +16,9 @@ from tfflows.transformers.monotonic import Monotonic
 
 # Bound of the logits of mixture weights: none falls below exp(-10) of another.
 MAX_LOGIT = 5.0
+# Share of the identity in every map. Between two narrow sigmoids far apart a mixture is as good as flat, and no
+# dtype has the digits to come back from there.
+LEAK = 1e-2
 
 
 class _Layer(NamedTuple):
@@ -33,16 +37,17 @@ class DeepSigmoid(Monotonic):
 
     From data to latent, with h = x before the first layer and z = h after the last,
 
-      h <- logit(W sigmoid(a (U h) + b)),  a > 0, rows of W and U points of simplices.
+      h <- logit(W sigmoid(a (U h) + b)),  a > 0, rows of W and U points of simplices,
 
-    Without `dense` all h are single numbers, W has one row and there is no U. Far out the map is linear. Its
-    log-derivative is computed along with it, all in logarithms, so that no tail of a sigmoid is rounded to 0 or 1.
+    and a hundredth of x added to 0.99 z, so that the derivative is at least 0.01. Without `dense` all h are single
+    numbers, W has one row and there is no U. Far out the map is linear. Its log-derivative is computed along with it,
+    all in logarithms, so that no tail of a sigmoid is rounded to 0 or 1.
 
     Args:
       n_units: sigmoids in a layer.
       n_layers: number of layers.
       dense: whether layers pass on n_units numbers to the next.
-      max_log_scale: bound of |log a|.
+      max_log_scale: bound of the sum over the layers of |log a|, so of the logarithm of the greatest derivative.
 
     A layer needs 3 n_units parameters for a number, or n_units (2 + n_out + n_in) with W and U of those widths.
 
@@ -81,7 +86,7 @@ class DeepSigmoid(Monotonic):
         for size in sizes:
             log_scale, shift, mix, *weights = (next(parts) for _ in size)
             yield _Layer(
-                softclip(log_scale, self.max_log_scale),
+                softclip(log_scale, self.max_log_scale / self.n_layers),
                 shift * _unlike(self.n_units, shift.dtype),
                 _log_simplex(_split(mix, self.n_units)),
                 _log_simplex(_split(weights[0], size[3] // self.n_units)) if weights else None,
@@ -95,7 +100,7 @@ class DeepSigmoid(Monotonic):
                 log_slope = tf.reduce_logsumexp(layer.log_weights + log_slope[..., tf.newaxis, :, :], axis=-2)
             h = tf.exp(layer.log_scale) * h + layer.shift
             h, log_slope = _logit_of_mixture(h, log_slope + layer.log_scale, layer.log_mix)
-        return h[..., 0, :], log_slope[..., 0, :]
+        return _with_leak(x, h[..., 0, :], log_slope[..., 0, :])
 
     def _bracket(self, z, params):
         # A mixture's logit lies between the least and the greatest of its sigmoids' arguments, and what comes in from
@@ -104,7 +109,7 @@ class DeepSigmoid(Monotonic):
         for layer in reversed(list(self._layers(params))):
             ends = [(end[..., tf.newaxis, :] - layer.shift) * tf.exp(-layer.log_scale) for end in (low, high)]
             low, high = tf.reduce_min(ends[0], axis=-2), tf.reduce_max(ends[1], axis=-2)
-        return low, high
+        return _bracket_with_leak(z, low, high)
 
 
 @register
@@ -112,7 +117,7 @@ class DeepSigmoid(Monotonic):
 class MixtureOfLogistics(Monotonic):
     """The distribution function of a mixture of logistic densities, through the logit, then scaled and shifted.
 
-    From data to latent, z = exp(u) logit(sum_k w_k sigmoid((x - m_k) / s_k)) + t.
+    From data to latent, z = 0.99 (exp(u) logit(sum_k w_k sigmoid((x - m_k) / s_k)) + t) + 0.01 x.
 
     Args:
       n_components: K, the number of logistic densities.
@@ -148,13 +153,24 @@ class MixtureOfLogistics(Monotonic):
         log_mix, location, log_scale, shift, log_gain = self._mixture(params)
         u = (x[..., tf.newaxis, :] - location) * tf.exp(-log_scale)
         h, log_slope = _logit_of_mixture(u, -log_scale, log_mix[..., tf.newaxis, :, :])
-        return tf.exp(log_gain) * h[..., 0, :] + shift, log_slope[..., 0, :] + log_gain
+        return _with_leak(x, tf.exp(log_gain) * h[..., 0, :] + shift, log_slope[..., 0, :] + log_gain)
 
     def _bracket(self, z, params):
         _, location, log_scale, shift, log_gain = self._mixture(params)
         h = (z - shift) * tf.exp(-log_gain)
         ends = location + tf.exp(log_scale) * h[..., tf.newaxis, :]  # between which it lies, as in `DeepSigmoid`
-        return tf.reduce_min(ends, axis=-2), tf.reduce_max(ends, axis=-2)
+        return _bracket_with_leak(z, tf.reduce_min(ends, axis=-2), tf.reduce_max(ends, axis=-2))
+
+
+def _with_leak(x, z, log_slope):
+    """A map and its log-derivative with a share of the identity."""
+    leak = tf.constant(np.log(LEAK), x.dtype)
+    return (1.0 - LEAK) * z + LEAK * x, tfp.math.log_add_exp(float(np.log1p(-LEAK)) + log_slope, leak)
+
+
+def _bracket_with_leak(z, low, high):
+    """A bracket with the leak, given one without for the same `z`: the mean is z between that and the identity."""
+    return tf.minimum(low, z), tf.maximum(high, z)
 
 
 def _unlike(n, dtype):
