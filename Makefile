@@ -10,7 +10,7 @@ demo: .venv/installed
 	$(BIN)/python examples/alanine_dipeptide.py
 
 test: .venv/installed lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -11,9 +11,10 @@ import tensorflow as tf
 class Transformer:
     """An increasing map of one number, x = f(z; params), with its inverse.
 
-    `forward` generates (latent z to data x) and `inverse` normalises, as in TFP. A transformer holds no
-    weights; its parameters come from a net or from a learned constant, and all-zero parameters
-    mean the identity. Concrete transformers are frozen dataclasses: the fields are the constructor's arguments.
+    `forward` generates (latent z to data x) and `inverse` normalises, as in TFP. Its
+    parameters come from a net or from a learned constant, and all-zero parameters mean the identity; weights of its
+    own it has only in a net that all numbers share (`layers`). Concrete transformers are frozen dataclasses: the
+    fields are the constructor's arguments.
 
     The parameters' axis comes before that of the numbers: one parameter of all numbers lies together in memory,
     and all arithmetic runs along it.
