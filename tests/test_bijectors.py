@@ -6,10 +6,10 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from cases import MAPS, PRESETS, D, WrongLogDet, autoregressive, build, context, coupling, points, policy, randomise
 
-from tfflows import FlowModel
+from tfflows import MAF, FlowModel
 from tfflows import bijectors as tfb
 from tfflows.nets import MLP
-from tfflows.transformers import Affine, RationalQuadraticSpline
+from tfflows.transformers import UMNN, Affine, RationalQuadraticSpline
 
 ALL = pytest.mark.parametrize("name", MAPS)
 
@@ -326,6 +326,10 @@ def test_actnorm_after_other_layers_standardises_what_reaches_it():
         (lambda: tfb.Chain([tfb.Permutation([1, 0]), tfb.Standardize(3)]), "parts of one event shape"),
         (lambda: tfb.Chain([tfp.bijectors.Shift(tf.Variable(1.0))]), "without variables"),
         (lambda: tfb.Chain([tfp.bijectors.Invert(tfb.Standardize(3))]), "own Chain and Invert"),
+        (lambda: MAF(2.5), "integers n_dim >= 1"),
+        (lambda: MLP(4, hidden=64), "hidden=64"),
+        (lambda: MLP(4, hidden="a"), "positive widths; got hidden='a'"),
+        (lambda: UMNN(hidden=(8, 0)), "positive widths"),
         (lambda: RationalQuadraticSpline(n_bins=0), "n_bins >= 1"),
         (lambda: RationalQuadraticSpline(min_bin=0.2), "min_bin in"),
         (lambda: RationalQuadraticSpline(bound=-1.0), "bound > 0"),

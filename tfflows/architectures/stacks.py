@@ -79,8 +79,8 @@ def inverted(layers: Sequence[Bijector]) -> list[Bijector]:
 
 
 def _check(n_dim, n_layers):
-    if n_dim < 1 or n_layers < 1:
-        raise ValueError(f"Expected n_dim >= 1 and n_layers >= 1; got n_dim={n_dim}, n_layers={n_layers}.")
+    if not all(isinstance(n, (int, np.integer)) and n >= 1 for n in (n_dim, n_layers)):
+        raise ValueError(f"Expected integers n_dim >= 1 and n_layers >= 1; got n_dim={n_dim}, n_layers={n_layers}.")
 
 
 def _elementwise(transformer, n_layers, hidden, context_dim):

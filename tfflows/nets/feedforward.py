@@ -23,6 +23,18 @@ def times(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     return tf.matmul(x, kernel) if x.shape.rank == 2 else tf.tensordot(x, kernel, 1)
 
 
+def hidden_widths(hidden: Sequence[int]) -> tuple[int, ...]:
+    """The widths of hidden layers, at least one.
+
+    Raises:
+      ValueError: if they are not positive integers.
+    """
+    widths = tuple(hidden) if np.iterable(hidden) else ()
+    if not widths or not all(isinstance(n, (int, np.integer)) and n >= 1 for n in widths):
+        raise ValueError(f"Expected at least one hidden layer, of positive widths; got hidden={hidden!r}.")
+    return tuple(int(n) for n in widths)
+
+
 @dataclasses.dataclass
 class Linear:
     """A linear layer of a `FeedForward`.
@@ -66,11 +78,9 @@ class FeedForward(keras.layers.Layer):
 
     def __init__(self, hidden, activation, residual, **kwargs):
         super().__init__(**kwargs)
-        self.hidden = tuple(int(n) for n in hidden)
+        self.hidden = hidden_widths(hidden)
         self.activation = keras.activations.get(activation)
         self.residual = bool(residual)
-        if not self.hidden or min(self.hidden) < 1:
-            raise ValueError(f"Expected at least one hidden layer, of positive widths; got hidden={hidden}.")
         if self.residual and len(set(self.hidden)) > 1:
             raise ValueError(f"Expected hidden layers of one width in a residual net; got hidden={hidden}.")
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from tfflows.nets.feedforward import spread, times
+from tfflows.nets.feedforward import hidden_widths, spread, times
 from tfflows.serialization import register
 
 
@@ -27,10 +27,8 @@ class Integrand(keras.layers.Layer):
     def __init__(self, n_signal: int, hidden: Sequence[int] = (32, 32), activation="tanh", **kwargs):
         super().__init__(**kwargs)
         self.n_signal = int(n_signal)
-        self.hidden = tuple(int(n) for n in hidden)
+        self.hidden = hidden_widths(hidden)
         self.activation = keras.activations.get(activation)
-        if not self.hidden or min(self.hidden) < 1:
-            raise ValueError(f"Expected at least one hidden layer, of positive widths; got hidden={hidden}.")
         widths = [1 + self.n_signal, *self.hidden]
         self.kernels, self.biases = [], []
         for i, (n_in, n_out) in enumerate(zip(widths, [*self.hidden, self.n_signal], strict=True)):
