@@ -13,7 +13,8 @@ import tensorflow_probability as tfp
 
 import tfflows as tff
 from tfflows import bijectors as tfb
-from tfflows.nets import MADE, MLP
+from tfflows.nets import MADE, MLP, Velocity
+from tfflows.ode import RungeKutta4
 from tfflows.transformers import Affine, RationalQuadraticSpline, Shift
 
 D, C = 5, 3  # scalars and context width in every case that does not say otherwise
@@ -37,6 +38,15 @@ def coupling(transformer, mask, context_dim=None, **kwargs):
 
 def autoregressive(transformer, context_dim=None, n_dim=D, hidden=HIDDEN, **kwargs):
     return tfb.MaskedAutoregressive(transformer, MADE(n_dim, transformer.n_parameters, hidden, **kwargs), context_dim)
+
+
+# The directions of a numerical solver are inverse to each other, and its log-det is that of the map it computes, up to
+# its error, which must be below what the tests allow: with these steps it is about 1e-10.
+FINE = RungeKutta4(n_steps=250)
+
+
+def continuous(context_dim=None, **kwargs):
+    return tfb.ContinuousFlow(Velocity(D, HIDDEN, **kwargs), context_dim, solver=FINE)
 
 
 SPLINE = TRANSFORMERS["rq_spline"]
@@ -81,6 +91,8 @@ BIJECTORS: dict[str, Callable[[], tfb.Bijector]] = {
             tfb.Invert(tfp.bijectors.SinhArcsinh(_number(0.2), _number(1.1))),
         ]
     ),
+    "continuous_residual_context": lambda: continuous(C, activation="tanh", residual=True),
+    "continuous_inverted": lambda: tfb.Invert(continuous(activation="softplus")),
 }
 
 SMALL = {"n_layers": 2, "hidden": HIDDEN}
@@ -100,6 +112,9 @@ PRESETS: dict[str, Callable[[], tfb.Bijector]] = {
 PRESETS["CouplingRQNSF_one_scalar"] = lambda: tff.CouplingRQNSF(1, **SMALL)
 PRESETS["MAF_one_scalar_context"] = lambda: tff.MAF(1, **SMALL, context_dim=C)
 PRESETS["CouplingRQNSF_circular"] = lambda: tff.CouplingRQNSF(D, **SMALL, circular=True)
+PRESETS["FFJORD"] = lambda: tff.FFJORD(D, hidden=HIDDEN, solver=FINE)
+PRESETS["RNODE_context"] = lambda: tff.RNODE(D, hidden=HIDDEN, solver=FINE, context_dim=C)
+PRESETS["FlowMatching_context"] = lambda: tff.FlowMatching(D, hidden=HIDDEN, solver=FINE, context_dim=C)
 
 MAPS = {**BIJECTORS, **PRESETS}
 

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tfflows import losses
 from tfflows.bijectors import (
     Bijector,
     Chain,
+    ContinuousFlow,
     Coupling,
     Elementwise,
     Invert,
@@ -21,7 +23,9 @@ from tfflows.bijectors import (
     Standardize,
     half_mask,
 )
-from tfflows.nets import MADE, MLP
+from tfflows.bijectors.continuous import Trace
+from tfflows.nets import MADE, MLP, Velocity
+from tfflows.ode import Solver
 from tfflows.transformers import Affine, RationalQuadraticSpline, Shift, Transformer
 
 
@@ -181,3 +185,83 @@ def _autoregressions(transformer, n_dim, n_layers, hidden, context_dim) -> list[
         net = MADE(n_dim, transformer.n_parameters, hidden, order=order)
         layers.append(MaskedAutoregressive(transformer, net, context_dim))
     return layers
+
+
+# Continuous flows.
+
+
+def FFJORD(
+    n_dim: int,
+    *,
+    hidden: Sequence[int] = (64, 64),
+    trace: Trace | None = None,
+    solver: Solver | None = None,
+    context_dim: int | None = None,
+) -> Bijector:
+    """A continuous flow, trained by maximum likelihood through the solver.
+
+    Both directions cost one solution of its differential equation.
+
+    Args:
+      n_dim: number of scalars.
+      hidden: widths of the velocity's hidden layers.
+      trace: `bijectors.ExactTrace()` (by default up to 8 scalars) or `bijectors.HutchinsonTrace()`.
+      solver: of `tfflows.ode`; `RungeKutta4()` by default. `DormandPrince()` needs `compile(jit_compile=False)`.
+      context_dim: width of the context, or None.
+
+    Reference:
+      Grathwohl, Chen, Bettencourt, Sutskever & Duvenaud (2019), FFJORD: free-form continuous dynamics for scalable
+      reversible generative models, https://arxiv.org/abs/1810.01367
+    """
+    return _continuous(n_dim, hidden, trace, solver, context_dim, None)
+
+
+def RNODE(
+    n_dim: int,
+    *,
+    hidden: Sequence[int] = (64, 64),
+    kinetic: float = 0.01,
+    jacobian: float = 0.01,
+    trace: Trace | None = None,
+    solver: Solver | None = None,
+    context_dim: int | None = None,
+) -> Bijector:
+    """FFJORD with a price on the length and the bending of its ways, which a solver then follows in few steps.
+
+    Both directions cost one solution of its differential equation.
+
+    Args:
+      n_dim, hidden, trace, solver, context_dim: as in `FFJORD`.
+      kinetic, jacobian: the prices, as in `losses.RegularizedLikelihood`.
+
+    Reference:
+      Finlay, Jacobsen, Nurbekyan & Oberman (2020), How to train your neural ODE: the world of Jacobian and kinetic
+      regularization, https://arxiv.org/abs/2002.02798
+    """
+    return _continuous(n_dim, hidden, trace, solver, context_dim, losses.RegularizedLikelihood(kinetic, jacobian))
+
+
+def FlowMatching(
+    n_dim: int,
+    *,
+    hidden: Sequence[int] = (128, 128, 128),
+    trace: Trace | None = None,
+    solver: Solver | None = None,
+    context_dim: int | None = None,
+) -> Bijector:
+    """A continuous flow, trained by regression on its velocity: no equation is solved in training.
+
+    Both directions cost one solution of its differential equation; arguments as in `FFJORD`. The loss that `fit`
+    and `evaluate` show is that of the regression, not a likelihood; for that see `log_prob`.
+
+    Reference:
+      Lipman, Chen, Ben-Hamu, Nickel & Le (2023), Flow matching for generative modeling,
+      https://arxiv.org/abs/2210.02747
+    """
+    return _continuous(n_dim, hidden, trace, solver, context_dim, losses.FlowMatching())
+
+
+def _continuous(n_dim, hidden, trace, solver, context_dim, default_loss) -> Bijector:
+    _check(n_dim, 1)
+    flow = ContinuousFlow(Velocity(n_dim, hidden), context_dim, trace=trace, solver=solver, default_loss=default_loss)
+    return _standardized(n_dim, [flow])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +14,27 @@ from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 # How random numbers are made. Named, because what TensorFlow chooses differs between devices, and on a CPU under
 # XLA it is 15 times slower.
 RANDOM = "philox"
+
+_seed = contextvars.ContextVar("seed", default=None)
+
+
+@contextlib.contextmanager
+def training_randomness(seed: tf.Tensor):
+    """Whatever estimates something from random numbers draws them from `seed` (two integers) inside.
+
+    A training step takes a new seed each time, so that its estimates have no bias. Outside there is none, and the
+    same numbers are drawn each time, so that densities and held-out losses can be repeated and compared.
+    """
+    token = _seed.set(seed)
+    try:
+        yield
+    finally:
+        _seed.reset(token)
+
+
+def training_seed() -> tf.Tensor | None:
+    """The two integers of `training_randomness`, or None outside it."""
+    return _seed.get()
 
 
 def softclip(x: tf.Tensor, bound: float) -> tf.Tensor:

@@ -2,6 +2,7 @@
 
 from tfflows.bijectors.autoregressive import MaskedAutoregressive
 from tfflows.bijectors.base import Bijector, Chain, Invert
+from tfflows.bijectors.continuous import ContinuousFlow, ExactTrace, HutchinsonTrace
 from tfflows.bijectors.coupling import Coupling, alternating_mask, half_mask
 from tfflows.bijectors.elementwise import Elementwise
 from tfflows.bijectors.linear import Permutation
@@ -11,8 +12,11 @@ __all__ = [
     "ActNorm",
     "Bijector",
     "Chain",
+    "ContinuousFlow",
     "Coupling",
     "Elementwise",
+    "ExactTrace",
+    "HutchinsonTrace",
     "Invert",
     "MaskedAutoregressive",
     "Permutation",

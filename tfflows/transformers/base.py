@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import tensorflow as tf
 
+from tfflows.serialization import Record
 
-class Transformer:
+
+class Transformer(Record):
     """An increasing map of one number, x = f(z; params), with its inverse.
 
     `forward` generates (latent z to data x) and `inverse` normalises, as in TFP. A transformer holds no
@@ -30,16 +30,3 @@ class Transformer:
     def inverse_and_log_det(self, x: tf.Tensor, params: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Maps `x` `[..., D]` with `params` `[..., n_parameters, D]` to z and log dz/dx, both `[..., D]`."""
         raise NotImplementedError  # abstract
-
-    def __str__(self) -> str:
-        fields = [f for f in dataclasses.fields(self) if getattr(self, f.name) != f.default]
-        values = [(f.name, getattr(self, f.name)) for f in fields]
-        arguments = ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in values)
-        return f"{type(self).__name__}({arguments})" if arguments else type(self).__name__
-
-    def get_config(self) -> dict:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_config(cls, config: dict) -> Transformer:
-        return cls(**config)
