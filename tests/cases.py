@@ -13,7 +13,8 @@ import tensorflow_probability as tfp
 
 import tfflows as tff
 from tfflows import bijectors as tfb
-from tfflows.nets import MADE, MLP
+from tfflows.nets import MADE, MLP, Potential, Velocity
+from tfflows.ode import RungeKutta4
 from tfflows.transformers import (
     UMNN,
     Affine,
@@ -57,6 +58,15 @@ def autoregressive(transformer, context_dim=None, n_dim=D, hidden=HIDDEN, **kwar
     return tfb.MaskedAutoregressive(transformer, MADE(n_dim, transformer.n_parameters, hidden, **kwargs), context_dim)
 
 
+# The directions of a numerical solver are inverse to each other, and its log-det is that of the map it computes, up to
+# its error, which must be below what the tests allow: with these steps it is about 1e-10.
+FINE = RungeKutta4(n_steps=250)
+
+
+def continuous(context_dim=None, **kwargs):
+    return tfb.ContinuousFlow(Velocity(D, HIDDEN, **kwargs), context_dim, solver=FINE)
+
+
 SPLINE = TRANSFORMERS["rq_spline"]
 ORDER = [3, 0, 4, 1, 2]
 
@@ -86,6 +96,14 @@ BIJECTORS: dict[str, Callable[[], tfb.Bijector]] = {
     "permutation": lambda: tfb.Permutation(ORDER),
     "permutation_reverse": lambda: tfb.Permutation.reverse(D),
     "permutation_random": lambda: tfb.Permutation.random(D, seed=1),
+    "lu": lambda: tfb.LU(D),
+    "lu_image": lambda: tfb.LU((2, 2, 3)),
+    "qr": lambda: tfb.QR(D),
+    "qr_image_two_reflections": lambda: tfb.QR((2, 2, 3), n_reflections=2),
+    "householder": lambda: tfb.Householder(D),
+    "matrix_exponential": lambda: tfb.MatrixExponential(D),
+    "matrix_exponential_image": lambda: tfb.MatrixExponential((2, 2, 3)),
+    "random_rotation": lambda: tfb.RandomRotation(D, seed=3),
     "standardize": lambda: tfb.Standardize(D),
     "standardize_image": lambda: tfb.Standardize((2, 2, 3)),
     "actnorm": lambda: tfb.ActNorm(D),
@@ -101,6 +119,9 @@ BIJECTORS: dict[str, Callable[[], tfb.Bijector]] = {
             tfb.Invert(tfp.bijectors.SinhArcsinh(_number(0.2), _number(1.1))),
         ]
     ),
+    "continuous_residual_context": lambda: continuous(C, activation="tanh", residual=True),
+    "continuous_inverted": lambda: tfb.Invert(continuous(activation="softplus")),
+    "continuous_potential_context": lambda: tfb.ContinuousFlow(Potential(D, HIDDEN, rank=2), C, solver=FINE),
 }
 
 SMALL = {"n_layers": 2, "hidden": HIDDEN}
@@ -132,6 +153,10 @@ PRESETS: dict[str, Callable[[], tfb.Bijector]] = {
 PRESETS["CouplingRQNSF_one_scalar"] = lambda: tff.CouplingRQNSF(1, **SMALL)
 PRESETS["MAF_one_scalar_context"] = lambda: tff.MAF(1, **SMALL, context_dim=C)
 PRESETS["CouplingRQNSF_circular"] = lambda: tff.CouplingRQNSF(D, **SMALL, circular=True)
+PRESETS["FFJORD"] = lambda: tff.FFJORD(D, hidden=HIDDEN, solver=FINE)
+PRESETS["RNODE_context"] = lambda: tff.RNODE(D, hidden=HIDDEN, solver=FINE, context_dim=C)
+PRESETS["OTFlow"] = lambda: tff.OTFlow(D, hidden=HIDDEN, solver=FINE)
+PRESETS["FlowMatching_context"] = lambda: tff.FlowMatching(D, hidden=HIDDEN, solver=FINE, context_dim=C)
 
 MAPS = {**BIJECTORS, **PRESETS}
 

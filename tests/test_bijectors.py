@@ -138,14 +138,14 @@ def test_float32_stays_finite_far_out(name):
     x = tf.constant(np.stack([np.full(shape, v, np.float32) for v in values]))
     c = context(bijector, (len(values),))
     for method in (bijector.inverse_and_log_det, bijector.forward_and_log_det):
-        with tf.GradientTape(persistent=True) as tape:
+        with tf.GradientTape() as tape:
             tape.watch(x)
             y, log_det = method(x, c)
             total = tf.reduce_sum(y) + tf.reduce_sum(log_det)
         assert np.all(np.isfinite(y))
         assert np.all(np.isfinite(log_det))
         weights = [w.value for layer in bijector.layers for w in layer.trainable_weights]
-        for gradient in [tape.gradient(total, x), *tape.gradient(total, weights)]:
+        for gradient in tape.gradient(total, [x, *weights]):
             assert gradient is None or np.all(np.isfinite(gradient))
 
 
@@ -154,7 +154,9 @@ def test_round_trip_in_float32(name):
     check_round_trip(build(name, "float32"), tolerance=1e-4)
 
 
-@pytest.mark.parametrize("name", [n for n in MAPS if "standardize" not in n and "permutation" not in n])
+@pytest.mark.parametrize(
+    "name", [n for n in MAPS if not any(word in n for word in ("standardize", "permutation", "random"))]
+)
 def test_starts_as_the_identity(name):
     if name in ("chain_with_stock_tfp", "coupling_keras_net"):
         return  # their fixed or foreign parts are not

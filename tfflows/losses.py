@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from tfflows.bijectors import Chain, ContinuousFlow
+from tfflows.bijectors.continuous import bending, hamilton_jacobi, kinetic_energy
+from tfflows.numerics import RANDOM, training_seed
 from tfflows.serialization import register
 
 
@@ -37,3 +40,99 @@ class NegativeLogLikelihood(Loss):
 
     def __call__(self, flow, x, context):
         return -flow.log_prob(x, context)
+
+
+@register
+class RegularizedLikelihood(Loss):
+    """-log p(x | context), in nats, with a price on the ways of a continuous flow, so that they are easy to follow.
+
+    -log p + integral over t of (kinetic |v|^2 + jacobian |dv/dx|^2 + hjb |dPhi/dt - |grad Phi|^2 / 2|), with the
+    Frobenius norm, and Phi the potential whose slope v is; where there are several `ContinuousFlow`s in a chain, summed
+    over them. With all weights zero it is the negative log-likelihood.
+
+    Args:
+      kinetic: weight of the kinetic energy, >= 0: short and straight ways.
+      jacobian: weight of the Jacobian's norm, >= 0: neighbours stay neighbours.
+      hjb: weight of the Hamilton-Jacobi-Bellman equation, >= 0, for flows with a `nets.Potential`: ways of least
+        energy.
+
+    Raises:
+      ValueError: for a negative weight.
+
+    References:
+      Finlay, Jacobsen, Nurbekyan & Oberman (2020), How to train your neural ODE: the world of Jacobian and kinetic
+      regularization, https://arxiv.org/abs/2002.02798; Onken, Wu Fung, Li & Ruthotto (2021), OT-Flow,
+      https://arxiv.org/abs/2006.00104
+    """
+
+    def __init__(self, kinetic: float = 0.01, jacobian: float = 0.01, hjb: float = 0.0):
+        if not (kinetic >= 0.0 and jacobian >= 0.0 and hjb >= 0.0):
+            raise ValueError(f"Expected kinetic >= 0, jacobian >= 0 and hjb >= 0; got {kinetic}, {jacobian} and {hjb}.")
+        self.kinetic, self.jacobian, self.hjb = float(kinetic), float(jacobian), float(hjb)
+
+    def __call__(self, flow, x, context):
+        prices = {kinetic_energy: self.kinetic, bending: self.jacobian, hamilton_jacobi: self.hjb}
+        prices = {cost: price for cost, price in prices.items() if price > 0.0}
+        total = 0.0
+        for part in _parts(flow.bijector):
+            if isinstance(part, ContinuousFlow):
+                x, log_det, *costs = part.inverse_with_costs(x, context, costs=tuple(prices))
+                total = total + sum(price * cost for price, cost in zip(prices.values(), costs, strict=True))
+            else:
+                x, log_det = _inverse([part], x, context)
+            total = total - log_det
+        return total - flow.base.log_prob(x)
+
+    def get_config(self):
+        return {"kinetic": self.kinetic, "jacobian": self.jacobian, "hjb": self.hjb}
+
+
+@register
+class FlowMatching(Loss):
+    """Regresses the velocity of a continuous flow on straight lines between data and latents, without solving it.
+
+    |v(x_t, t; context) - (z - x)|^2 with x_t = (1 - t) x + t z, t uniform on [0, 1], z a draw from the base. Its
+    least value is not zero; the velocity that has it carries the data's density to the base's.
+
+    What stands before the `ContinuousFlow` in a chain is applied to the data first, without training it (that
+    is what `Standardize` needs), and what stands after it to the draws. In training steps t and z are new
+    each time; in evaluation they are always the same, so that held-out losses can be compared.
+
+    Raises:
+      ValueError: when called for a flow without exactly one `ContinuousFlow`.
+
+    Reference:
+      Lipman, Chen, Ben-Hamu, Nickel & Le (2023), Flow matching for generative modeling,
+      https://arxiv.org/abs/2210.02747
+    """
+
+    def __call__(self, flow, x, context):
+        parts = _parts(flow.bijector)
+        at = [i for i, part in enumerate(parts) if isinstance(part, ContinuousFlow)]
+        if len(at) != 1:
+            raise ValueError(f"Expected a bijector with one ContinuousFlow for flow matching; got {len(at)} of them.")
+        before, ode, after = parts[: at[0]], parts[at[0]], parts[at[0] + 1 :]
+        x = tf.cast(x if not before else _inverse(before, x, context)[0], ode.dtype)
+        n_rows = tf.shape(x)[0]
+        seed = training_seed()
+        seeds = tf.random.split(tf.zeros([2], tf.int32) if seed is None else seed, 2, alg=RANDOM)
+        z = flow.base.sample([n_rows], seeds[0])
+        if after:
+            z = Chain(after).forward_and_log_det(z, context)[0]
+        x, z = tf.stop_gradient(x), tf.stop_gradient(z)
+        # One time in each of n equal pieces, and each still uniform: the mean over the rows varies less.
+        first = tf.random.stateless_uniform([], seeds[1], dtype=x.dtype, alg=RANDOM)
+        time = tf.math.floormod(first + tf.range(n_rows, dtype=x.dtype) / tf.cast(n_rows, x.dtype), 1.0)[:, tf.newaxis]
+        velocity = ode.velocity((1.0 - time) * x + time * z, time, context)
+        return tf.reduce_sum(tf.square(velocity - (z - x)), axis=-1)
+
+
+def _parts(bijector) -> list:
+    """The parts of a bijector, those of chains inside chains too, from the data to the latent."""
+    if not isinstance(bijector, Chain):
+        return [bijector]
+    return [inner for part in bijector.bijectors for inner in _parts(part)]
+
+
+def _inverse(parts, x, context):
+    return Chain(parts).inverse_and_log_det(x, context)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -12,6 +14,27 @@ from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 # How random numbers are made. Named, because what TensorFlow chooses differs between devices, and on a CPU under
 # XLA it is 15 times slower.
 RANDOM = "philox"
+
+_seed = contextvars.ContextVar("seed", default=None)
+
+
+@contextlib.contextmanager
+def training_randomness(seed: tf.Tensor):
+    """Whatever estimates something from random numbers draws them from `seed` (two integers) inside.
+
+    A training step takes a new seed each time, so that its estimates have no bias. Outside there is none, and the
+    same numbers are drawn each time, so that densities and held-out losses can be repeated and compared.
+    """
+    token = _seed.set(seed)
+    try:
+        yield
+    finally:
+        _seed.reset(token)
+
+
+def training_seed() -> tf.Tensor | None:
+    """The two integers of `training_randomness`, or None outside it."""
+    return _seed.get()
 
 
 def softclip(x: tf.Tensor, bound: float) -> tf.Tensor:
@@ -33,6 +56,15 @@ def sum_event(x: tf.Tensor, event_ndims: int) -> tf.Tensor:
     if event_ndims == 0:
         return x
     return tf.reduce_sum(x, axis=list(range(-event_ndims, 0)))
+
+
+def times(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """`x` `[..., n]` times `kernel` `[n, m]`, as a product of two matrices.
+
+    Of more axes than two, `tf.matmul` is a batch of products. Where one has a length of 1 and a sum follows, TensorFlow
+    2.21 on a CPU fuses the two into an operation (of oneDNN) that writes beyond its memory.
+    """
+    return tf.matmul(x, kernel) if x.shape.rank == 2 else tf.tensordot(x, kernel, 1)
 
 
 def split_last(x: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
@@ -77,6 +109,46 @@ def solve_increasing(
     # From an interval as wide as 1e20 to neighbouring numbers of float64.
     low, high = tf.while_loop(unfinished, body, (low, high), maximum_iterations=120)
     return tf.stop_gradient(0.5 * (low + high))
+
+
+def expm_skew(skew: tf.Tensor) -> tf.Tensor:
+    """The exponential of a skew-symmetric matrix `[D, D]`, which is a rotation to the last digits.
+
+    By a Taylor polynomial of a matrix halved so often that its norm is below 1/2, then squared as often. The rounding
+    of ten squarings is taken away by a step of Newton's rule towards the nearest orthogonal matrix.
+    """
+    n_squarings, degree = 10, 12  # 0.5^13 / 13! = 2e-14
+    identity = tf.eye(skew.shape[0], dtype=skew.dtype)
+    norm = tf.stop_gradient(tf.reduce_max(tf.reduce_sum(tf.abs(skew), axis=0)))
+    # Further than 2^10 / 2 no angle needs to go; there the matrix grows no more.
+    skew = skew / tf.maximum(norm / 2.0 ** (n_squarings - 1), 1.0)
+    needed = tf.math.ceil(tf.math.log(tf.maximum(2.0 * norm, 1.0)) / np.log(2.0))
+    needed = tf.minimum(needed, float(n_squarings))
+    scaled = skew * tf.pow(tf.constant(0.5, skew.dtype), needed)
+    result = identity
+    for k in range(degree, 0, -1):
+        result = identity + tf.matmul(scaled, result) / k
+    for i in range(n_squarings):
+        result = tf.where(i < needed, tf.matmul(result, result), result)
+    return 1.5 * result - 0.5 * tf.matmul(result, tf.matmul(result, result, transpose_a=True))
+
+
+def orthogonal_from_reflections(directions: tf.Tensor) -> tf.Tensor:
+    """The product H_1 ... H_K `[D, D]` of the reflections I - 2 v v^T / |v|^2 in `directions` v `[K, D]`.
+
+    In the compact form I - V T V^T, where the inverse of T has half the squared lengths on its diagonal and the scalar
+    products above it: Joffrain, Low, Quintana-Orti, van de Geijn & Van Zee (2006), Accumulating Householder
+    transformations, revisited, https://doi.org/10.1145/1141885.1141886.
+    """
+    # The length of a direction means nothing; a vanished one stays finite.
+    units = directions / tf.maximum(tf.norm(directions, axis=-1, keepdims=True), 1e-12)
+    products = tf.matmul(units, units, transpose_b=True)
+    upper = tf.linalg.set_diag(tf.linalg.band_part(products, 0, -1), 0.5 * tf.linalg.diag_part(products))
+    # A vanished direction reflects nothing, but must not divide by zero.
+    diagonal = tf.linalg.diag_part(upper)
+    upper = tf.linalg.set_diag(upper, tf.where(diagonal > 0.25, diagonal, tf.ones_like(diagonal)))
+    solved = tf.linalg.triangular_solve(upper, units, lower=False)
+    return tf.eye(directions.shape[1], dtype=directions.dtype) - tf.matmul(units, solved, transpose_a=True)
 
 
 def wrap(x: tf.Tensor, bound: float) -> tf.Tensor:

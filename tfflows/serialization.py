@@ -6,6 +6,7 @@ which keep those too (`.parameters`), can stand in a chain or as a base and go t
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from typing import Any
 
@@ -24,6 +25,23 @@ _TFP_KINDS = (tfp.bijectors.Bijector, tfp.distributions.Distribution)
 def register(cls: type) -> type:
     """Class decorator: Keras can save and load the class without `custom_objects`."""
     return keras.saving.register_keras_serializable(PACKAGE)(cls)
+
+
+class Record:
+    """Something without weights whose settings are the fields of a frozen dataclass: that is all a file needs."""
+
+    def __str__(self) -> str:
+        fields = [f for f in dataclasses.fields(self) if getattr(self, f.name) != f.default]
+        values = [(f.name, getattr(self, f.name)) for f in fields]
+        arguments = ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in values)
+        return f"{type(self).__name__}({arguments})" if arguments else type(self).__name__
+
+    def get_config(self) -> dict:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config: dict):
+        return cls(**config)
 
 
 def serialize(value: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -20,6 +22,7 @@ from tfflows.callbacks import (
     until_converged,
 )
 from tfflows.losses import Loss, NegativeLogLikelihood
+from tfflows.numerics import training_randomness
 from tfflows.serialization import deserialize, serialize
 
 BATCH_SIZE = 256
@@ -57,7 +60,8 @@ class TrainableModel(keras.Model):
 
         Args:
           optimizer: a Keras optimizer; by default Adam at 1e-3 with gradients clipped to a norm of 5.
-          loss: a loss of `tfflows.losses`; negative log-likelihood by default.
+          loss: a loss of `tfflows.losses`; by default what the bijector's paper trains it with, which is the
+            negative log-likelihood for most.
           jit_compile: whether `fit` and all verbs run under XLA.
           steps_per_execution: training steps in one compiled call, after which callbacks hear of a batch. By
             default so many that a call takes some 0.2 s, but one if a callback of yours asks for batches.
@@ -77,7 +81,8 @@ class TrainableModel(keras.Model):
             steps_per_execution=steps_per_execution or 1,
             **kwargs,
         )
-        self.flow_loss = loss or NegativeLogLikelihood()
+        self.flow_loss = loss or self.bijector.default_loss or NegativeLogLikelihood()
+        self._seed = random.getrandbits(31)
         self.use_xla = bool(jit_compile)
         self.steps_per_call = steps_per_execution
         self._reset_compiled()
@@ -236,12 +241,14 @@ class TrainableModel(keras.Model):
         if not self.trainable_weights:  # all there is to fit was set by `adapt`
             return self.test_step(data)
         x, context, weight = data["x"], data.get("context"), data["weight"]
-        with tf.GradientTape() as tape:
-            loss = _weighted_mean(self.flow_loss(self, x, context), weight)
-            objective = tf.add_n([loss, *(tf.cast(extra, loss.dtype) for extra in self.losses)])
-            scaled = self.optimizer.scale_loss(objective)
         weights = self.trainable_weights
-        gradients = tape.gradient(scaled, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        # The gradient is inside too: what it computes again must draw the same numbers.
+        with training_randomness(tf.stack([self._seed, tf.cast(self.optimizer.iterations, tf.int32)])):
+            with tf.GradientTape() as tape:
+                loss = _weighted_mean(self.flow_loss(self, x, context), weight)
+                objective = tf.add_n([loss, *(tf.cast(extra, loss.dtype) for extra in self.losses)])
+                scaled = self.optimizer.scale_loss(objective)
+            gradients = tape.gradient(scaled, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         # A bad step must not reach the weights: it is left out, its loss is shown as NaN, and the callback
         # StopOnNonFinite ends the fit.
         finite = tf.math.is_finite(objective + tf.linalg.global_norm(gradients))

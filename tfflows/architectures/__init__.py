@@ -5,6 +5,7 @@ nothing to condition on, so the layers become elementwise (given the context, if
 """
 
 from tfflows.architectures.affine import IAF, MAF, NICE, RealNVP
+from tfflows.architectures.continuous import FFJORD, RNODE, FlowMatching, OTFlow
 from tfflows.architectures.monotonic import (
     BPF,
     NAF,
@@ -26,21 +27,25 @@ from tfflows.architectures.splines import (
 
 __all__ = [
     "BPF",
+    "FFJORD",
     "IAF",
     "MAF",
     "NAF",
     "NICE",
+    "RNODE",
     "SOSPF",
     "UMNNMAF",
     "CouplingLRS",
     "CouplingNAF",
     "CouplingRQNSF",
     "CouplingUMNN",
+    "FlowMatching",
     "FlowPlusPlus",
     "InverseAutoregressiveLRS",
     "InverseAutoregressiveRQNSF",
     "InverseNAF",
     "MaskedAutoregressiveLRS",
     "MaskedAutoregressiveRQNSF",
+    "OTFlow",
     "RealNVP",
 ]

@@ -42,7 +42,7 @@ def couplings(
       n_dim, n_layers, hidden, context_dim: as the presets have them. With one scalar the layers are elementwise.
       circular: whether the nets see angles.
     """
-    _check(n_dim, n_layers)
+    check_counts(n_dim=n_dim, n_layers=n_layers)
     if n_dim == 1:
         return _elementwise(transformer, n_layers, hidden, context_dim)
     layers = []
@@ -64,7 +64,7 @@ def autoregressions(
     context_dim: int | None,
 ) -> list[Bijector]:
     """Masked autoregressive layers, left to right and right to left in turns; arguments as in `couplings`."""
-    _check(n_dim, n_layers)
+    check_counts(n_dim=n_dim, n_layers=n_layers)
     layers = []
     for i in range(n_layers):
         order = np.arange(n_dim) if i % 2 == 0 else np.arange(n_dim)[::-1]
@@ -78,9 +78,12 @@ def inverted(layers: Sequence[Bijector]) -> list[Bijector]:
     return [Invert(layer) for layer in layers]
 
 
-def _check(n_dim, n_layers):
-    if not all(isinstance(n, (int, np.integer)) and n >= 1 for n in (n_dim, n_layers)):
-        raise ValueError(f"Expected integers n_dim >= 1 and n_layers >= 1; got n_dim={n_dim}, n_layers={n_layers}.")
+def check_counts(**counts: int) -> None:
+    """Raises a ValueError that names them if not all are integers >= 1."""
+    if not all(isinstance(n, (int, np.integer)) and n >= 1 for n in counts.values()):
+        wanted = " and ".join(f"{name} >= 1" for name in counts)
+        got = ", ".join(f"{name}={n}" for name, n in counts.items())
+        raise ValueError(f"Expected integers {wanted}; got {got}.")
 
 
 def _elementwise(transformer, n_layers, hidden, context_dim):

@@ -2,20 +2,29 @@
 
 from tfflows.bijectors.autoregressive import MaskedAutoregressive
 from tfflows.bijectors.base import Bijector, Chain, Invert
+from tfflows.bijectors.continuous import ContinuousFlow, ExactTrace, HutchinsonTrace
 from tfflows.bijectors.coupling import Coupling, alternating_mask, half_mask
 from tfflows.bijectors.elementwise import Elementwise
-from tfflows.bijectors.linear import Permutation
+from tfflows.bijectors.linear import LU, QR, Householder, MatrixExponential, Permutation, RandomRotation
 from tfflows.bijectors.normalization import ActNorm, Standardize
 
 __all__ = [
+    "LU",
+    "QR",
     "ActNorm",
     "Bijector",
     "Chain",
+    "ContinuousFlow",
     "Coupling",
     "Elementwise",
+    "ExactTrace",
+    "Householder",
+    "HutchinsonTrace",
     "Invert",
     "MaskedAutoregressive",
+    "MatrixExponential",
     "Permutation",
+    "RandomRotation",
     "Standardize",
     "alternating_mask",
     "half_mask",

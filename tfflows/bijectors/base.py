@@ -73,6 +73,11 @@ class Bijector(tfb.Bijector):
         """Whether `adapt` would set something that was never set."""
         return False
 
+    @property
+    def default_loss(self):
+        """What its paper trains it with: a loss of `tfflows.losses`, or None for the negative log-likelihood."""
+        return None
+
     def describe(self) -> str:
         """One line for `FlowModel.summary`."""
         return type(self).__name__
@@ -269,6 +274,11 @@ class Chain(Bijector):
     @property
     def needs_adapt(self) -> bool:
         return any(isinstance(b, Bijector) and b.needs_adapt for b in self._parts)
+
+    @property
+    def default_loss(self):
+        named = [b.default_loss for b in self._parts if isinstance(b, Bijector)]
+        return next((loss for loss in named if loss is not None), None)
 
     def _forward_and_log_det(self, z, context):
         return self._pass(reversed(self._parts), reversed(self._ranks), "forward", z, context)

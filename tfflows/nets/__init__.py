@@ -5,19 +5,23 @@ which a bijector hands to a transformer as parameters. Its last layer starts at 
 parameters mean the identity, so every flow starts as the identity map.
 """
 
-from tfflows.nets.conditioning import build_conditioner, conditioner, describe_net
+from tfflows.nets.conditioning import as_rows, build_conditioner, conditioner, describe_net
 from tfflows.nets.feedforward import MLP
 from tfflows.nets.integrand import Integrand
 from tfflows.nets.made import MADE
 from tfflows.nets.parameters import Constant, Statistics
 from tfflows.nets.sequential import run_sequentially, unrolled
+from tfflows.nets.velocity import Potential, Velocity
 
 __all__ = [
     "MADE",
     "MLP",
     "Constant",
     "Integrand",
+    "Potential",
     "Statistics",
+    "Velocity",
+    "as_rows",
     "build_conditioner",
     "conditioner",
     "describe_net",

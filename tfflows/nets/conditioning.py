@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import keras
@@ -33,17 +34,18 @@ def conditioner(net: keras.layers.Layer, x: tf.Tensor, context: tf.Tensor | None
     """
     if x.shape.rank == 2 and (context is None or _same_rows(x, context)):
         return tf.cast(net(x) if context is None else net(x, context), x.dtype)
-    batch = tf.shape(x)[:-1]
-    if context is not None:
-        batch = tf.broadcast_dynamic_shape(batch, tf.shape(context)[:-1])
-    rows = [
-        tf.reshape(tf.broadcast_to(v, tf.concat([batch, [v.shape[-1]]], axis=0)), [-1, v.shape[-1]])
-        for v in (x, context)
-        if v is not None
-    ]
+    rows, batch = as_rows(*(v for v in (x, context) if v is not None))
     outputs = net(*rows)
     restored = tf.reshape(outputs, tf.concat([batch, outputs.shape[1:]], axis=0))
     return tf.cast(restored, x.dtype)
+
+
+def as_rows(*values: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """Each `[..., width]` as `[n, width]`, batch axes broadcast against each other; and the shape of those axes."""
+    batch = functools.reduce(tf.broadcast_dynamic_shape, (tf.shape(v)[:-1] for v in values))
+    return [
+        tf.reshape(tf.broadcast_to(v, tf.concat([batch, [v.shape[-1]]], axis=0)), [-1, v.shape[-1]]) for v in values
+    ], batch
 
 
 def _same_rows(x, context):

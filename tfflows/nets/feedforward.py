@@ -11,16 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfflows.numerics import times
 from tfflows.serialization import register
-
-
-def times(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """`x` `[..., n]` times `kernel` `[n, m]`, as a product of two matrices.
-
-    Of more axes than two, `tf.matmul` is a batch of products. Where one has a length of 1 and a sum follows, TensorFlow
-    2.21 on a CPU fuses the two into an operation (of oneDNN) that writes beyond its memory.
-    """
-    return tf.matmul(x, kernel) if x.shape.rank == 2 else tf.tensordot(x, kernel, 1)
 
 
 def hidden_widths(hidden: Sequence[int]) -> tuple[int, ...]:

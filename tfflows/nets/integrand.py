@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from tfflows.nets.feedforward import hidden_widths, spread, times
+from tfflows.nets.feedforward import hidden_widths, spread
+from tfflows.numerics import times
 from tfflows.serialization import register
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import keras
 import tensorflow as tf
 
+from tfflows.serialization import Record
 
-class Transformer:
+
+class Transformer(Record):
     """An increasing map of one number, x = f(z; params), with its inverse.
 
     `forward` generates (latent z to data x) and `inverse` normalises, as in TFP. Its
@@ -37,16 +37,3 @@ class Transformer:
     def layers(self) -> list[keras.layers.Layer]:
         """Keras layers inside, which hold weights; none, but for an integrand net."""
         return []
-
-    def __str__(self) -> str:
-        fields = [f for f in dataclasses.fields(self) if getattr(self, f.name) != f.default]
-        values = [(f.name, getattr(self, f.name)) for f in fields]
-        arguments = ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in values)
-        return f"{type(self).__name__}({arguments})" if arguments else type(self).__name__
-
-    def get_config(self) -> dict:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_config(cls, config: dict) -> Transformer:
-        return cls(**config)
