@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -149,6 +150,32 @@ def orthogonal_from_reflections(directions: tf.Tensor) -> tf.Tensor:
     upper = tf.linalg.set_diag(upper, tf.where(diagonal > 0.25, diagonal, tf.ones_like(diagonal)))
     solved = tf.linalg.triangular_solve(upper, units, lower=False)
     return tf.eye(directions.shape[1], dtype=directions.dtype) - tf.matmul(units, solved, transpose_a=True)
+
+
+def root_of_increasing(
+    function: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]], target: tf.Tensor, low: tf.Tensor, high: tf.Tensor
+) -> tf.Tensor:
+    """The x in [low, high] with function(x) = target, with the gradient of the implicit function, of first order.
+
+    Args:
+      function: x to its value, which increases, and its slope, > 0, entry by entry.
+      target, low, high: of one shape.
+    """
+    found = solve_increasing(lambda x: function(x)[0], target, low, high)
+    # One step of Newton's rule: nothing but rounding in value, but its gradient is that of the implicit function.
+    value, slope = function(found)
+    return found + (target - value) / tf.stop_gradient(slope)
+
+
+def above_minus_one(x: tf.Tensor) -> tf.Tensor:
+    """The real line into (-0.99, inf), increasing; zero at zero: for what is added to 1 and must stay positive."""
+    least = -0.99  # slopes of a hundredth can be inverted in float32
+    return least + tf.math.softplus(x + math.log(math.expm1(-least)))
+
+
+def safe_norm(x: tf.Tensor) -> tf.Tensor:
+    """Euclidean norm along the last axis, whose gradient at zero is zero."""
+    return safe_sqrt(tf.reduce_sum(tf.square(x), axis=-1))
 
 
 def wrap(x: tf.Tensor, bound: float) -> tf.Tensor:

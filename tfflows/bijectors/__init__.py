@@ -7,6 +7,7 @@ from tfflows.bijectors.coupling import Coupling, alternating_mask, half_mask
 from tfflows.bijectors.elementwise import Elementwise
 from tfflows.bijectors.linear import LU, QR, Householder, MatrixExponential, Permutation, RandomRotation
 from tfflows.bijectors.normalization import ActNorm, Standardize
+from tfflows.bijectors.planar import Planar, Radial, Sylvester
 
 __all__ = [
     "LU",
@@ -24,8 +25,11 @@ __all__ = [
     "MaskedAutoregressive",
     "MatrixExponential",
     "Permutation",
+    "Planar",
+    "Radial",
     "RandomRotation",
     "Standardize",
+    "Sylvester",
     "alternating_mask",
     "half_mask",
 ]
