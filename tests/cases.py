@@ -13,7 +13,7 @@ import tensorflow_probability as tfp
 
 import tfflows as tff
 from tfflows import bijectors as tfb
-from tfflows.nets import MADE, MLP, Potential, Velocity
+from tfflows.nets import MADE, MLP, LipschitzMLP, Potential, Velocity
 from tfflows.ode import RungeKutta4
 from tfflows.transformers import (
     UMNN,
@@ -110,6 +110,8 @@ BIJECTORS: dict[str, Callable[[], tfb.Bijector]] = {
     "radial_context": lambda: tfb.Radial(D, MLP(D + 2, HIDDEN), C),
     "sylvester": lambda: tfb.Sylvester(D, 3),
     "sylvester_context": lambda: tfb.Sylvester(D, D, MLP(D * (2 * D + 1), HIDDEN), C),
+    "residual": lambda: tfb.Residual(LipschitzMLP(D, HIDDEN, 0.8), tolerance=1e-13),
+    "residual_tanh_context": lambda: tfb.Residual(LipschitzMLP(D, HIDDEN, 0.6, "tanh"), C, tolerance=1e-13),
     "standardize": lambda: tfb.Standardize(D),
     "standardize_image": lambda: tfb.Standardize((2, 2, 3)),
     "actnorm": lambda: tfb.ActNorm(D),

@@ -38,6 +38,17 @@ def training_seed() -> tf.Tensor | None:
     return _seed.get()
 
 
+def random_signs(shape, seed: tf.Tensor | None, dtype) -> tf.Tensor:
+    """-1 or 1 at random, from `seed` (two integers); without one, the same signs for every row.
+
+    The rows are the last axis but one: so a row's estimate does not depend on which others are with it.
+    """
+    if seed is None:
+        shape, seed = [*shape[:-2], 1, shape[-1]], tf.zeros([2], tf.int32)
+    bits = tf.random.stateless_uniform(shape, seed, maxval=2, dtype=tf.int32, alg=RANDOM)
+    return tf.cast(2 * bits - 1, dtype)
+
+
 def softclip(x: tf.Tensor, bound: float) -> tf.Tensor:
     """Squashes the real line into (-bound, bound), with slope 1 at zero.
 
@@ -165,6 +176,40 @@ def root_of_increasing(
     # One step of Newton's rule: nothing but rounding in value, but its gradient is that of the implicit function.
     value, slope = function(found)
     return found + (target - value) / tf.stop_gradient(slope)
+
+
+def spectral_norm_bound(matrix: tf.Tensor) -> tf.Tensor:
+    """A number at least as large as the spectral norm of `matrix` `[n, m]`, and larger by at most min(n, m)^(1 / 64).
+
+    The Schatten norm of order 64, (sum of singular values^64)^(1 / 64), by five squarings.
+    """
+    is_tall = matrix.shape[0] > matrix.shape[1]
+    power = tf.matmul(matrix, matrix, transpose_a=is_tall, transpose_b=not is_tall)
+    log_scale = tf.zeros([], matrix.dtype)
+    tiny = np.finfo(matrix.dtype.as_numpy_dtype).tiny
+    for _ in range(5):
+        # Kept at a norm of 1, which squares without overflow.
+        norm = tf.sqrt(tf.reduce_sum(tf.square(power)) + tiny)
+        log_scale = 2.0 * (log_scale + tf.math.log(norm))
+        power = power / norm
+        power = tf.matmul(power, power)
+    log_norm = log_scale + 0.5 * tf.math.log(tf.reduce_sum(tf.square(power)) + tiny)
+    # The last factor covers the rounding of all that.
+    return tf.exp(log_norm / 64.0) * (1.0 + 64.0 * np.finfo(matrix.dtype.as_numpy_dtype).eps)
+
+
+def log_det_of_positive(matrix: tf.Tensor) -> tf.Tensor:
+    """log det of matrices `[..., D, D]` whose symmetric part is positive definite, for small D.
+
+    By elimination: for these all pivots are positive, in any order. XLA has no determinant.
+    """
+    total = 0.0
+    for _ in range(matrix.shape[-1]):
+        pivot = matrix[..., 0, 0]
+        total = total + tf.math.log(pivot)
+        outer = matrix[..., 1:, :1] * (matrix[..., :1, 1:] / pivot[..., tf.newaxis, tf.newaxis])
+        matrix = matrix[..., 1:, 1:] - outer
+    return total
 
 
 def above_minus_one(x: tf.Tensor) -> tf.Tensor:

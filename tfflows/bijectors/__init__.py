@@ -8,6 +8,7 @@ from tfflows.bijectors.elementwise import Elementwise
 from tfflows.bijectors.linear import LU, QR, Householder, MatrixExponential, Permutation, RandomRotation
 from tfflows.bijectors.normalization import ActNorm, Standardize
 from tfflows.bijectors.planar import Planar, Radial, Sylvester
+from tfflows.bijectors.residual import ExactLogDet, PowerSeries, Residual, RussianRoulette
 
 __all__ = [
     "LU",
@@ -18,6 +19,7 @@ __all__ = [
     "ContinuousFlow",
     "Coupling",
     "Elementwise",
+    "ExactLogDet",
     "ExactTrace",
     "Householder",
     "HutchinsonTrace",
@@ -26,8 +28,11 @@ __all__ = [
     "MatrixExponential",
     "Permutation",
     "Planar",
+    "PowerSeries",
     "Radial",
     "RandomRotation",
+    "Residual",
+    "RussianRoulette",
     "Standardize",
     "Sylvester",
     "alternating_mask",

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfflows.bijectors.base import Bijector
 from tfflows.nets import Potential, Velocity, as_rows, describe_net
-from tfflows.numerics import RANDOM, training_seed
+from tfflows.numerics import random_signs, training_seed
 from tfflows.ode import RungeKutta4, Solver
 from tfflows.serialization import Record, register
 
@@ -63,12 +63,8 @@ class HutchinsonTrace(Trace):
             raise ValueError(f"Expected n_probes >= 1; got {self.n_probes}.")
 
     def directions(self, x):
-        seed = training_seed()
-        n_rows = 1 if seed is None else tf.shape(x)[0]
-        seed = tf.zeros([2], tf.int32) if seed is None else seed
-        shape = [self.n_probes, n_rows, x.shape[-1]]
-        bits = tf.random.stateless_uniform(shape, seed, maxval=2, dtype=tf.int32, alg=RANDOM)
-        return tf.cast(2 * bits - 1, x.dtype) / self.n_probes**0.5
+        signs = random_signs([self.n_probes, tf.shape(x)[0], x.shape[-1]], training_seed(), x.dtype)
+        return signs / self.n_probes**0.5
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ parameters mean the identity, so every flow starts as the identity map.
 from tfflows.nets.conditioning import as_rows, build_conditioner, conditioner, describe_net
 from tfflows.nets.feedforward import MLP
 from tfflows.nets.integrand import Integrand
+from tfflows.nets.lipschitz import LipschitzMLP
 from tfflows.nets.made import MADE
 from tfflows.nets.parameters import Constant, Statistics
 from tfflows.nets.sequential import run_sequentially, unrolled
@@ -18,6 +19,7 @@ __all__ = [
     "MLP",
     "Constant",
     "Integrand",
+    "LipschitzMLP",
     "Potential",
     "Statistics",
     "Velocity",

@@ -27,6 +27,23 @@ def hidden_widths(hidden: Sequence[int]) -> tuple[int, ...]:
     return tuple(int(n) for n in widths)
 
 
+def _silu_slope(u):
+    gate = tf.sigmoid(u)
+    return gate * (1.0 + u * (1.0 - gate))
+
+
+# Derivatives of smooth activations, in closed form, because they stand where gradients are taken through them.
+SLOPES = {
+    keras.activations.tanh: lambda u: 1.0 - tf.square(tf.tanh(u)),
+    keras.activations.softplus: tf.sigmoid,
+    keras.activations.silu: _silu_slope,
+}
+
+
+def _names(activations):
+    return ", ".join(activation.__name__ for activation in activations)
+
+
 @dataclasses.dataclass
 class Linear:
     """A linear layer of a `FeedForward`.
@@ -115,13 +132,45 @@ class FeedForward(keras.layers.Layer):
         bias = self.add_weight(shape=(n_out,), initializer=bias, name=f"{name}_bias")
         return Linear(kernel, bias, degrees, skip)
 
+    def kernels(self) -> list[tf.Tensor]:
+        """What each linear layer multiplies with."""
+        return [layer.masked_kernel() for layer in self.linears]
+
     def call(self, x, context=None):
+        return self._values(x, context)[-1]
+
+    def _values(self, x, context):
+        """What each linear layer returns, the sum of a block included."""
         values = []
-        for layer in self.linears:
+        for layer, kernel in zip(self.linears, self.kernels(), strict=True):
             source = self.activation(values[-1]) if values else x
-            value = times(source, layer.masked_kernel()) + layer.shift(context)
+            value = times(source, kernel) + layer.shift(context)
             values.append(value + values[-2] if layer.skip else value)
-        return values[-1]
+        return values
+
+    def linearize(self, x: tf.Tensor, context: tf.Tensor | None = None):
+        """The net's value at `x` `[n, n_inputs]`, and its derivative there, as a function.
+
+        Returns:
+          the value `[n, n_outputs]`, and a function of directions `[K, n or 1, n_inputs]` that returns their products
+          with the Jacobian, `[K, n, n_outputs]`.
+
+        Raises:
+          ValueError: for an activation that is not in `SLOPES`.
+        """
+        if self.activation not in SLOPES:
+            raise ValueError(f"Expected one of {_names(SLOPES)} as activation; got {self.activation!r}.")
+        values, kernels = self._values(x, context), self.kernels()
+        slopes = [SLOPES[self.activation](value) for value in values[:-1]]
+
+        def push(directions):
+            changes = []
+            for i, (layer, kernel) in enumerate(zip(self.linears, kernels, strict=True)):
+                change = times(changes[-1] * slopes[i - 1] if changes else directions, kernel)
+                changes.append(change + changes[-2] if layer.skip else change)
+            return changes[-1]
+
+        return values[-1], push
 
     def get_config(self):
         activation = keras.activations.serialize(self.activation)

@@ -9,16 +9,9 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from tfflows.nets.feedforward import FeedForward, hidden_widths, spread
+from tfflows.nets.feedforward import SLOPES, FeedForward, hidden_widths, spread
+from tfflows.numerics import times
 from tfflows.serialization import register
-
-# Derivatives of the activations a velocity may have, given the argument u and the value. In closed form, because
-# they stand where gradients are taken through them and computed again.
-SLOPES = {
-    keras.activations.tanh: lambda u, value: 1.0 - tf.square(value),
-    keras.activations.softplus: lambda u, value: tf.sigmoid(u),
-    keras.activations.silu: lambda u, value: value + tf.sigmoid(u) * (1.0 - value),
-}
 
 
 @register
@@ -82,18 +75,8 @@ class Velocity(FeedForward):
         Returns:
           v `[n, D]`, and sum_j (dv_i / dx_j) direction_j of shape `[K, n, D]`.
         """
-        heard = self._heard(time, context)
-        values, changes = [], []
-        for layer in self.linears:
-            source, change = x, directions
-            if values:
-                source = self.activation(values[-1])
-                change = changes[-1] * SLOPES[self.activation](values[-1], source)
-            kernel = layer.masked_kernel()
-            value, change = tf.matmul(source, kernel) + layer.shift(heard), _times(change, kernel)
-            values.append(value + values[-2] if layer.skip else value)
-            changes.append(change + changes[-2] if layer.skip else change)
-        return values[-1], changes[-1]
+        velocity, push = self.linearize(x, self._heard(time, context))
+        return velocity, push(directions)
 
     def _heard(self, time, context):
         angles = math.pi * tf.range(1, self.n_frequencies + 1, dtype=time.dtype)
@@ -177,7 +160,7 @@ class Potential(keras.layers.Layer):
         value, change, slopes, arguments = inputs, directions, [], []
         for i, (kernel, bias) in enumerate(zip(kernels, self.biases, strict=True)):
             argument = tf.matmul(value, kernel) + bias
-            arguments.append(_times(change, kernel))
+            arguments.append(times(change, kernel))
             slopes.append(tf.tanh(argument))
             # log(2 cosh a), which grows like |a|: no exponential overflows.
             activated = tf.abs(argument) + tf.math.log1p(tf.exp(-2.0 * tf.abs(argument)))
@@ -190,18 +173,12 @@ class Potential(keras.layers.Layer):
         for i, kernel in reversed(list(enumerate(kernels))):
             curved = (1.0 - tf.square(slopes[i])) * weight * arguments[i] + slopes[i] * weight_change
             down = tf.matmul(slopes[i] * weight, kernel, transpose_b=True)
-            down_change = _times(curved, tf.transpose(kernel))
+            down_change = times(curved, tf.transpose(kernel))
             weight = down if i == 0 else weight + step * down
             weight_change = down_change if i == 0 else weight_change + step * down_change
         matrix = tf.matmul(self.left, self.right, transpose_b=True)
         matrix = matrix + tf.transpose(matrix)
-        return weight + tf.matmul(inputs, matrix) + self.linear, weight_change + _times(directions, matrix)
+        return weight + tf.matmul(inputs, matrix) + self.linear, weight_change + times(directions, matrix)
 
     def get_config(self):
         return {**super().get_config(), "n_dim": self.n_dim, "hidden": self.hidden, "rank": self.rank}
-
-
-def _times(rows, kernel):
-    """Matrix product of `[K, n, in]` with `[in, out]`, as one product of two matrices."""
-    product = tf.matmul(tf.reshape(rows, [-1, kernel.shape[0]]), kernel)
-    return tf.reshape(product, tf.concat([tf.shape(rows)[:-1], [kernel.shape[1]]], axis=0))
