@@ -20,6 +20,7 @@ from tfflows.transformers import (
     Affine,
     Bernstein,
     DeepSigmoid,
+    FreeKnotSpline,
     LinearRationalSpline,
     MixtureOfLogistics,
     RationalQuadraticSpline,
@@ -40,6 +41,7 @@ TRANSFORMERS = {
     "lr_spline": LinearRationalSpline(n_bins=5, bound=3.0),
     "lr_spline_one_bin": LinearRationalSpline(n_bins=1, bound=3.0),
     "lr_spline_circular": LinearRationalSpline(n_bins=5, bound=float(np.pi), circular=True),
+    "free_knot_spline": FreeKnotSpline(n_knots=5),
     "deep_sigmoid": DeepSigmoid(n_units=4, n_layers=2),
     "dense_sigmoid": DeepSigmoid(n_units=3, n_layers=3, dense=True),
     "mixture_of_logistics": MixtureOfLogistics(n_components=4),
@@ -110,8 +112,9 @@ BIJECTORS: dict[str, Callable[[], tfb.Bijector]] = {
     "radial_context": lambda: tfb.Radial(D, MLP(D + 2, HIDDEN), C),
     "sylvester": lambda: tfb.Sylvester(D, 3),
     "sylvester_context": lambda: tfb.Sylvester(D, D, MLP(D * (2 * D + 1), HIDDEN), C),
-    "residual": lambda: tfb.Residual(LipschitzMLP(D, HIDDEN, 0.8), tolerance=1e-13),
-    "residual_tanh_context": lambda: tfb.Residual(LipschitzMLP(D, HIDDEN, 0.6, "tanh"), C, tolerance=1e-13),
+    "residual": lambda: tfb.Residual(LipschitzMLP(D, HIDDEN, 0.8)),
+    "residual_tanh_context": lambda: tfb.Residual(LipschitzMLP(D, HIDDEN, 0.6, "tanh"), C),
+    "sliced": lambda: tfb.Sliced(D, n_layers=3, n_directions=2, n_knots=6),
     "standardize": lambda: tfb.Standardize(D),
     "standardize_image": lambda: tfb.Standardize((2, 2, 3)),
     "actnorm": lambda: tfb.ActNorm(D),
@@ -155,11 +158,21 @@ PRESETS: dict[str, Callable[[], tfb.Bijector]] = {
         tff.SOSPF,
         tff.BPF,
         tff.FlowPlusPlus,
+        tff.GaussianizationFlow,
+        tff.Planar,
+        tff.Radial,
+        tff.Sylvester,
     )
     for suffix, kwargs in (("", {}), ("_context", {"context_dim": C}))
 }
 PRESETS["CouplingRQNSF_one_scalar"] = lambda: tff.CouplingRQNSF(1, **SMALL)
 PRESETS["MAF_one_scalar_context"] = lambda: tff.MAF(1, **SMALL, context_dim=C)
+PRESETS["CouplingRQNSF_rotated"] = lambda: tff.CouplingRQNSF(D, **SMALL, linear=tfb.MatrixExponential)
+PRESETS["InvertibleResNet"] = lambda: tff.InvertibleResNet(3, **SMALL, coefficient=0.5)
+PRESETS["ResidualFlow_context"] = lambda: tff.ResidualFlow(
+    3, **SMALL, coefficient=0.5, log_det=tfb.ExactLogDet(), context_dim=C
+)
+PRESETS["SINF"] = lambda: tff.SINF(D, n_layers=3, n_knots=8)
 PRESETS["CouplingRQNSF_circular"] = lambda: tff.CouplingRQNSF(D, **SMALL, circular=True)
 PRESETS["FFJORD"] = lambda: tff.FFJORD(D, hidden=HIDDEN, solver=FINE)
 PRESETS["RNODE_context"] = lambda: tff.RNODE(D, hidden=HIDDEN, solver=FINE, context_dim=C)

@@ -6,10 +6,10 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from cases import MAPS, PRESETS, D, WrongLogDet, autoregressive, build, context, coupling, points, policy, randomise
 
-from tfflows import MAF, FlowModel
+from tfflows import MAF, CouplingRQNSF, FlowModel
 from tfflows import bijectors as tfb
-from tfflows.nets import MLP
-from tfflows.transformers import UMNN, Affine, RationalQuadraticSpline
+from tfflows.nets import MLP, LipschitzMLP
+from tfflows.transformers import UMNN, Affine, FreeKnotSpline, RationalQuadraticSpline
 
 ALL = pytest.mark.parametrize("name", MAPS)
 
@@ -328,6 +328,23 @@ def test_actnorm_after_other_layers_standardises_what_reaches_it():
         (lambda: tfb.Chain([tfb.Permutation([1, 0]), tfb.Standardize(3)]), "parts of one event shape"),
         (lambda: tfb.Chain([tfp.bijectors.Shift(tf.Variable(1.0))]), "without variables"),
         (lambda: tfb.Chain([tfp.bijectors.Invert(tfb.Standardize(3))]), "own Chain and Invert"),
+        (lambda: tfb.LU(()), "at least one axis"),
+        (lambda: tfb.Householder(1), "something to rotate"),
+        (lambda: tfb.QR(4, n_reflections=3), "even n_reflections"),
+        (lambda: tfb.Planar(0), "n_dim >= 1"),
+        (lambda: tfb.Planar(2, context_dim=3), "both or neither"),
+        (lambda: tfb.Sylvester(3, 4), "n_ridges in 1 .. n_dim"),
+        (lambda: tfb.Residual(MLP(2)), "Expected a LipschitzMLP"),
+        (lambda: tfb.Residual(LipschitzMLP(2), log_det="exact"), "Expected ExactLogDet"),
+        (lambda: tfb.Residual(LipschitzMLP(2), tolerance=0.0), "tolerance > 0"),
+        (lambda: LipschitzMLP(2, coefficient=1.0), "coefficient in"),
+        (lambda: LipschitzMLP(2, activation="relu"), "Expected one of lipswish"),
+        (lambda: tfb.PowerSeries(0), "n_terms >= 1"),
+        (lambda: tfb.RussianRoulette(n_exact=9, n_terms=3), "n_exact <= n_terms"),
+        (lambda: tfb.Sliced(2, n_directions=3), "n_directions in 1 .. 2"),
+        (lambda: tfb.Sliced(2, step=0.0), "step in"),
+        (lambda: FreeKnotSpline(1), "n_knots >= 2"),
+        (lambda: CouplingRQNSF(3, circular=True, linear=tfb.LU), "no linear map of angles"),
         (lambda: MAF(2.5), "integers n_dim >= 1"),
         (lambda: MLP(4, hidden=64), "hidden=64"),
         (lambda: MLP(4, hidden="a"), "positive widths; got hidden='a'"),

@@ -223,6 +223,26 @@ def safe_norm(x: tf.Tensor) -> tf.Tensor:
     return safe_sqrt(tf.reduce_sum(tf.square(x), axis=-1))
 
 
+def normal_quantile(p: np.ndarray) -> np.ndarray:
+    """Quantiles of the standard normal distribution at `p` in (0, 1)."""
+    return tf.math.ndtri(tf.constant(p, tf.float64)).numpy()
+
+
+def weighted_quantile(x: np.ndarray, weight: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """Quantiles of numbers `x` `[n]` with weights `[n]` that sum to 1, at `levels` in [0, 1]."""
+    order = np.argsort(x)
+    middle = np.cumsum(weight[order]) - 0.5 * weight[order]
+    return np.interp(levels, middle, x[order])
+
+
+def kernel_density(x: np.ndarray, weight: np.ndarray, at: np.ndarray, width: float) -> tuple[np.ndarray, np.ndarray]:
+    """Density and distribution function at points `at` `[m]`, of weighted normals of one `width` around x `[n]`."""
+    scaled = tf.constant((at[:, np.newaxis] - x) / width)
+    density = tf.linalg.matvec(tf.exp(-0.5 * tf.square(scaled)), weight) / (width * math.sqrt(2.0 * math.pi))
+    cumulative = tf.linalg.matvec(0.5 * tf.math.erfc(scaled * -math.sqrt(0.5)), weight)
+    return density.numpy(), cumulative.numpy()
+
+
 def wrap(x: tf.Tensor, bound: float) -> tf.Tensor:
     """Wraps a circular coordinate of period 2 * `bound` into [-bound, bound)."""
     wrapped = x - 2.0 * bound * tf.floor((x + bound) / (2.0 * bound))

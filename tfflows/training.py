@@ -87,10 +87,13 @@ class TrainableModel(keras.Model):
         self.steps_per_call = steps_per_execution
         self._reset_compiled()
 
-    def adapt(self, x, context=None) -> None:
+    def adapt(self, x, context=None, sample_weight=None, *, verbose=0) -> None:
         """Sets what is taken from data without gradients (Standardize, ActNorm). The first `fit` calls it."""
-        rows = self.accepts.rows(x, context)
-        self.bijector.adapt(rows.x, rows.context)
+        rows = self.accepts.rows(x, context, sample_weight)
+        self._adapt(rows, verbose)
+
+    def _adapt(self, rows, verbose):
+        self.bijector.adapt(rows.x, rows.context, sample_weight=rows.weight, verbose=verbose)
 
     def fit(
         self,
@@ -154,7 +157,9 @@ class TrainableModel(keras.Model):
         )
         if self.bijector.needs_adapt:
             rows = data.adapt_rows()
-            self.bijector.adapt(rows.x, rows.context)
+            self._adapt(rows, 1 if verbose == "auto" else verbose)
+        if automatic and not self.trainable_weights:  # `adapt` was all there is to it
+            automatic, epochs = False, 1
         if not self.compiled:
             self.compile(default_optimizer(averaged=automatic))
         if not self.optimizer.built:  # in the first step, its new variables would make TensorFlow trace twice

@@ -6,6 +6,7 @@ nothing to condition on, so the layers become elementwise (given the context, if
 
 from tfflows.architectures.affine import IAF, MAF, NICE, RealNVP
 from tfflows.architectures.continuous import FFJORD, RNODE, FlowMatching, OTFlow
+from tfflows.architectures.gaussianization import SINF, GaussianizationFlow
 from tfflows.architectures.monotonic import (
     BPF,
     NAF,
@@ -16,6 +17,7 @@ from tfflows.architectures.monotonic import (
     FlowPlusPlus,
     InverseNAF,
 )
+from tfflows.architectures.residual import InvertibleResNet, Planar, Radial, ResidualFlow, Sylvester
 from tfflows.architectures.splines import (
     CouplingLRS,
     CouplingRQNSF,
@@ -33,6 +35,7 @@ __all__ = [
     "NAF",
     "NICE",
     "RNODE",
+    "SINF",
     "SOSPF",
     "UMNNMAF",
     "CouplingLRS",
@@ -41,11 +44,17 @@ __all__ = [
     "CouplingUMNN",
     "FlowMatching",
     "FlowPlusPlus",
+    "GaussianizationFlow",
     "InverseAutoregressiveLRS",
     "InverseAutoregressiveRQNSF",
     "InverseNAF",
+    "InvertibleResNet",
     "MaskedAutoregressiveLRS",
     "MaskedAutoregressiveRQNSF",
     "OTFlow",
+    "Planar",
+    "Radial",
     "RealNVP",
+    "ResidualFlow",
+    "Sylvester",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -21,6 +21,7 @@ def CouplingRQNSF(
     bound: float = 5.0,
     context_dim: int | None = None,
     circular: bool = False,
+    linear: Callable[[int], Bijector] | None = None,
 ) -> Bijector:
     """Coupling layers with rational-quadratic splines. Both directions cost one evaluation of each net.
 
@@ -31,6 +32,11 @@ def CouplingRQNSF(
       circular: the scalars are angles in radians, in [-pi, pi): circular splines, nets without a seam,
         a learned rotation before each layer, and no standardisation. Its base is
         `bases.UniformBox(n_dim, -pi, pi)`.
+      linear: makes the map that mixes the scalars between layers, such as `bijectors.MatrixExponential`; by default
+        they are permuted. Angles cannot be mixed.
+
+    Raises:
+      ValueError: for a linear map of angles.
 
     Reference:
       Durkan, Bekasov, Murray & Papamakarios (2019), Neural spline flows,
@@ -38,7 +44,9 @@ def CouplingRQNSF(
     """
     if not circular:
         spline = functools.partial(RationalQuadraticSpline, n_bins, bound)
-        return standardized(n_dim, couplings(spline, n_dim, n_layers, hidden, context_dim))
+        return standardized(n_dim, couplings(spline, n_dim, n_layers, hidden, context_dim, linear=linear))
+    if linear is not None:
+        raise ValueError(f"Expected no linear map of angles; got linear={linear}.")
     spline = functools.partial(RationalQuadraticSpline, n_bins, float(np.pi), circular=True)
     layers = []
     for layer in couplings(spline, n_dim, n_layers, hidden, context_dim, circular=True):

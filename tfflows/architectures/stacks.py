@@ -34,6 +34,7 @@ def couplings(
     context_dim: int | None,
     *,
     circular: bool = False,
+    linear: Callable[[int], Bijector] | None = None,
 ) -> list[Bijector]:
     """Half couplings; halves are swapped in turns, and more than two scalars mixed after each two layers.
 
@@ -41,6 +42,7 @@ def couplings(
       transformer: makes the transformer of each layer.
       n_dim, n_layers, hidden, context_dim: as the presets have them. With one scalar the layers are elementwise.
       circular: whether the nets see angles.
+      linear: makes the map of n_dim scalars that mixes them between all layers, in place of permutations.
     """
     check_counts(n_dim=n_dim, n_layers=n_layers)
     if n_dim == 1:
@@ -48,7 +50,9 @@ def couplings(
     layers = []
     for i in range(n_layers):
         mask = half_mask(n_dim, flip=i % 2 == 1)
-        if i > 0 and i % 2 == 0 and n_dim > 2:
+        if i > 0 and linear is not None:
+            layers.append(linear(n_dim))
+        elif i > 0 and i % 2 == 0 and n_dim > 2:
             layers.append(Permutation.random(n_dim, seed=i))
         f = transformer()
         net = MLP(int(mask.sum()) * f.n_parameters, hidden, circular=circular)

@@ -9,6 +9,7 @@ from tfflows.bijectors.linear import LU, QR, Householder, MatrixExponential, Per
 from tfflows.bijectors.normalization import ActNorm, Standardize
 from tfflows.bijectors.planar import Planar, Radial, Sylvester
 from tfflows.bijectors.residual import ExactLogDet, PowerSeries, Residual, RussianRoulette
+from tfflows.bijectors.sliced import Sliced
 
 __all__ = [
     "LU",
@@ -33,6 +34,7 @@ __all__ = [
     "RandomRotation",
     "Residual",
     "RussianRoulette",
+    "Sliced",
     "Standardize",
     "Sylvester",
     "alternating_mask",

@@ -65,8 +65,15 @@ class Bijector(tfb.Bijector):
     def _inverse_and_log_det(self, x: tf.Tensor, context: tf.Tensor | None):
         raise NotImplementedError  # abstract
 
-    def adapt(self, x: tf.Tensor, context: tf.Tensor | None = None) -> None:
-        """Sets from data `x` `[n, ...]` whatever is not trained by gradients; nothing by default."""
+    def adapt(self, x: tf.Tensor, context: tf.Tensor | None = None, *, sample_weight=None, verbose: int = 0) -> None:
+        """Sets from data `x` `[n, ...]` whatever is not trained by gradients; nothing by default.
+
+        Args:
+          x: `[n, *event]`.
+          context: `[n, context_dim]` or None.
+          sample_weight: `[n]`, >= 0, or None for equal ones.
+          verbose: whether it shows its progress, if it takes long.
+        """
 
     @property
     def needs_adapt(self) -> bool:
@@ -297,10 +304,10 @@ class Chain(Bijector):
             total = total + log_det
         return value, total
 
-    def adapt(self, x, context=None):
+    def adapt(self, x, context=None, *, sample_weight=None, verbose=0):
         for i, (part, rank) in enumerate(zip(self._parts, self._ranks, strict=False)):
             if isinstance(part, Bijector):
-                part.adapt(x, context)
+                part.adapt(x, context, sample_weight=sample_weight, verbose=verbose)
             if any(isinstance(b, Bijector) and b.needs_adapt for b in self._parts[i + 1 :]):
                 x = _one_pass(part, "inverse", x, context, rank)[0]
 

@@ -34,11 +34,16 @@ class _Normalization(Bijector):
     def needs_adapt(self):
         return float(self._statistics.adapted) == 0.0
 
-    def adapt(self, x, context=None):
+    def adapt(self, x, context=None, *, sample_weight=None, verbose=0):
         x = np.asarray(x)
         channels = self._statistics.shape
         x = x.reshape(-1, *channels)
-        location, scale = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
+        if sample_weight is None:
+            location, scale = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
+        else:
+            weight = np.repeat(np.asarray(sample_weight, np.float64), self._repeats)
+            location = np.average(x, axis=0, weights=weight)
+            scale = np.sqrt(np.average((x - location) ** 2, axis=0, weights=weight))
         _warn_about_scale(location, scale)
         self._statistics.set(location, np.where(scale > 0.0, scale, 1.0))
 

@@ -145,7 +145,8 @@ class Residual(Bijector):
       context_dim: width of the context, or None.
       log_det: `ExactLogDet()` (the default up to 8 scalars), `PowerSeries()` or `RussianRoulette()` (the default
         beyond).
-      tolerance: where the iteration stops: the last step's largest entry, in units of the largest |z|, or of 1.
+      tolerance: where the iteration stops: the last step's largest entry, in units of the largest |z|, or of 1. By
+        default 8 rounding errors.
 
     Raises:
       ValueError: if net or log_det is of another kind, or the tolerance not positive.
@@ -162,7 +163,7 @@ class Residual(Bijector):
         context_dim: int | None = None,
         *,
         log_det: LogDet | None = None,
-        tolerance: float = 1e-6,
+        tolerance: float | None = None,
         name: str | None = None,
     ):
         parameters = dict(locals())
@@ -172,10 +173,10 @@ class Residual(Bijector):
             log_det = ExactLogDet() if net.n_dim <= MAX_DIM_EXACT else RussianRoulette()
         if not isinstance(log_det, LogDet):
             raise ValueError(f"Expected ExactLogDet(), PowerSeries() or RussianRoulette(); got {log_det!r}.")
-        if not tolerance > 0.0:
+        if tolerance is not None and not tolerance > 0.0:
             raise ValueError(f"Expected tolerance > 0; got {tolerance}.")
         super().__init__(parameters, event_shape=(net.n_dim,), context_dim=context_dim, name=name)
-        self._log_det, self._tolerance = log_det, float(tolerance)
+        self._log_det, self._tolerance = log_det, tolerance
         widths = [net.n_dim] if context_dim is None else [net.n_dim, context_dim]
         net(*(keras.KerasTensor((None, width)) for width in widths))
         self._net = net
@@ -220,8 +221,9 @@ class Residual(Bijector):
         """The x with contraction(x) = x. No gradient flows through it."""
         start = tf.stop_gradient(start)
         scale = tf.maximum(tf.reduce_max(tf.abs(start)), 1.0)
-        # Rounding keeps the last digit from coming to rest.
-        tolerance = max(self._tolerance, 2.0 * np.finfo(start.dtype.as_numpy_dtype).eps)
+        # Rounding keeps the last digits from coming to rest.
+        least = 8.0 * np.finfo(start.dtype.as_numpy_dtype).eps
+        tolerance = max(self._tolerance or 0.0, float(least))
         most = int(np.ceil(np.log(tolerance) / np.log(self._net.coefficient)))
 
         def body(value, moved):

@@ -5,7 +5,7 @@ from tfflows.transformers.base import Transformer
 from tfflows.transformers.integral import UMNN, SumOfSquares
 from tfflows.transformers.linear_rational import LinearRationalSpline
 from tfflows.transformers.polynomial import Bernstein
-from tfflows.transformers.rational_quadratic import RationalQuadraticSpline
+from tfflows.transformers.rational_quadratic import FreeKnotSpline, RationalQuadraticSpline
 from tfflows.transformers.sigmoidal import DeepSigmoid, MixtureOfLogistics
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Affine",
     "Bernstein",
     "DeepSigmoid",
+    "FreeKnotSpline",
     "LinearRationalSpline",
     "MixtureOfLogistics",
     "RationalQuadraticSpline",

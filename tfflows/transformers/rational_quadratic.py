@@ -1,14 +1,16 @@
-"""The rational-quadratic spline."""
+"""Rational-quadratic splines."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
-from tfflows.numerics import safe_sqrt, softclip_gradient
+from tfflows.numerics import safe_sqrt, softclip, softclip_gradient
 from tfflows.serialization import register
+from tfflows.transformers.base import Transformer
 from tfflows.transformers.spline import Bin, BinGradient, Spline
 
 
@@ -132,3 +134,129 @@ def _d_log_slope(curve: _Curve):
     t, _, chord, left, right, bend, _, numerator, denominator = curve
     lean = 1.0 - 2.0 * t
     return 2.0 * (right * t + chord * lean - left * (1.0 - t)) / numerator - 2.0 * bend * lean / denominator
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class FreeKnotSpline(Transformer):
+    """Monotonic rational-quadratic spline with knots anywhere, and linear tails of the end knots' slopes.
+
+    The map in a bin is that of `RationalQuadraticSpline`. A number needs 3 M parameters: where the first knot is and
+    the logarithms of the gaps after it, in x and in z, and those of the slopes; zero for M equally spaced knots on
+    [-bound, bound] of the identity. It is made for knots that were found from data (SINF).
+
+    Args:
+      n_knots: M >= 2.
+      bound: where the knots lie at zero parameters.
+      max_gap_ratio: no gap is more than this times longer or shorter than at zero parameters.
+      max_slope: slopes at the knots stay in [1 / max_slope, max_slope].
+
+    Raises:
+      ValueError: for n_knots < 2 or bound <= 0.
+    """
+
+    n_knots: int = 16
+    bound: float = 3.0
+    max_gap_ratio: float = 10.0
+    max_slope: float = 100.0
+
+    def __post_init__(self):
+        if self.n_knots < 2:
+            raise ValueError(f"Expected n_knots >= 2; got {self.n_knots}.")
+        if not self.bound > 0.0:
+            raise ValueError(f"Expected bound > 0; got {self.bound}.")
+        if not (self.max_gap_ratio > 1.0 and self.max_slope > 1.0):
+            raise ValueError(
+                f"Expected max_gap_ratio > 1 and max_slope > 1; got {self.max_gap_ratio} and {self.max_slope}."
+            )
+
+    @property
+    def n_parameters(self) -> int:
+        return 3 * self.n_knots
+
+    @property
+    def _gap(self):
+        return 2.0 * self.bound / (self.n_knots - 1)
+
+    def reachable(self, knots: np.ndarray) -> np.ndarray:
+        """The `knots`, NumPy `[M, D]`, with gaps that parameters can express, and the middle one where it was."""
+        gaps = self._gap * np.exp(
+            _within(np.log(np.maximum(np.diff(knots, axis=0) / self._gap, 1e-9)), self._max_log_gap)
+        )
+        reached = np.concatenate([np.zeros_like(knots[:1]), np.cumsum(gaps, axis=0)])
+        middle = self.n_knots // 2
+        return reached - reached[middle] + knots[middle]
+
+    @property
+    def _max_log_gap(self):
+        return float(np.log(self.max_gap_ratio))
+
+    @property
+    def _max_log_slope(self):
+        return float(np.log(self.max_slope))
+
+    def parameters_of(self, x, z, slopes):
+        """The parameters, NumPy `[3 M, D]`, of knots at increasing x and z, with slopes dz/dx > 0, each `[M, D]`."""
+        parts = []
+        for knots in map(self.reachable, (x, z)):
+            log_gaps = _unclip(np.log(np.diff(knots, axis=0) / self._gap), self._max_log_gap)
+            parts += [knots[:1] + self.bound, log_gaps]
+        return np.concatenate([*parts, _unclip(np.log(slopes), self._max_log_slope)], axis=0)
+
+    def inverse_and_log_det(self, x, params):
+        x = x + tf.zeros_like(params[..., 0, :])
+        b, (left, right) = self._locate(x, params, by_latent=False)
+        inside = (x >= left[0]) & (x < right[0])
+        # Both branches of the `where` are computed: the unused one sees a value inside.
+        curve = _curve(b[4:], tf.where(inside, (x - b[0]) / b[1], tf.zeros_like(x)))
+        z = b[2] + b[3] * curve.rise / curve.denominator
+        return _with_tails(x, inside, z, _log_slope(curve), left, right)
+
+    def forward_and_log_det(self, z, params):
+        z = z + tf.zeros_like(params[..., 0, :])
+        b, (left, right) = self._locate(z, params, by_latent=True)
+        inside = (z >= left[1]) & (z < right[1])
+        slopes = b[4:]
+        curve = _curve(slopes, _solve(slopes, tf.where(inside, (z - b[2]) / b[3], tf.zeros_like(z))))
+        left, right = ((end[1], end[0], 1.0 / end[2]) for end in (left, right))
+        return _with_tails(z, inside, b[0] + b[1] * curve.t, -_log_slope(curve), left, right)
+
+    def _locate(self, value, params, *, by_latent):
+        """Of the bin of `value`: x, width, z, height, slopes of chord and ends; and x, z and slope at both ends."""
+        m = self.n_knots
+        knots, sizes = [], []
+        for part in (params[..., :m, :], params[..., m : 2 * m, :]):
+            gaps = self._gap * tf.exp(softclip(part[..., 1:, :], self._max_log_gap))
+            sizes.append([gaps[..., i, :] for i in range(m - 1)])
+            edges = [part[..., 0, :] - self.bound]
+            for size in sizes[-1]:
+                edges.append(edges[-1] + size)
+            knots.append(edges)
+        slopes = tf.exp(softclip(params[..., 2 * m :, :], self._max_log_slope))
+        slopes = [slopes[..., i, :] for i in range(m)]
+        (xs, zs), (widths, heights) = knots, sizes
+        bins = list(zip(xs, widths, zs, heights, slopes, slopes[1:], strict=False))
+        chosen = bins[0]
+        for edge, entries in zip((zs if by_latent else xs)[1:-1], bins[1:], strict=True):
+            chosen = [tf.where(value >= edge, entry, before) for entry, before in zip(entries, chosen, strict=True)]
+        x, width, z, height, left, right = chosen
+        ends = [(xs[i], zs[i], slopes[i]) for i in (0, -1)]
+        return (x, width, z, height, height / width, left, right), ends
+
+
+def _within(value, bound):
+    """Kept in +-0.9 bound, where the parameter that `softclip` maps there is not huge."""
+    return np.clip(value, -0.9 * bound, 0.9 * bound)
+
+
+def _unclip(value, bound):
+    """The inverse of `softclip`."""
+    value = _within(value, bound)
+    return value / (1.0 - np.abs(value) / bound)
+
+
+def _with_tails(value, inside, mapped, log_slope, left, right):
+    """The map of `value`, linear beyond the ends (argument, value and slope at each)."""
+    is_left = value < left[0]
+    at, to, slope = (tf.where(is_left, low, high) for low, high in zip(left, right, strict=True))
+    return tf.where(inside, mapped, to + slope * (value - at)), tf.where(inside, log_slope, tf.math.log(slope))
