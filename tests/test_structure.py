@@ -27,6 +27,7 @@ ORDER = [
     "training",
     "model",
     "architectures",
+    "testing",
     "__init__",
 ]
 

@@ -1,6 +1,6 @@
 """tfflows: normalizing flows for TensorFlow and Keras 3."""
 
-from tfflows import architectures, bases, bijectors, datasets, losses, nets, ode, transformers
+from tfflows import architectures, bases, bijectors, datasets, losses, nets, ode, testing, transformers
 from tfflows.architectures import *  # noqa: F403
 from tfflows.bijectors import Chain, Invert
 from tfflows.model import FlowModel
@@ -19,5 +19,6 @@ __all__ = [
     "losses",
     "nets",
     "ode",
+    "testing",
     "transformers",
 ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import keras
+
 from tfflows.architectures.stacks import check_counts, standardized
 from tfflows.bijectors import Bijector, Elementwise, Householder, Sliced
 from tfflows.nets import MLP
@@ -40,7 +42,8 @@ def GaussianizationFlow(
         net = None if context_dim is None else MLP(n_dim * f.n_parameters, hidden)
         if i > 0 and n_dim > 1:
             layers.append(Householder(n_dim))
-        layers.append(Elementwise(f, n_dim, net, context_dim))
+        # With all components equal the gradient of standardised data is zero.
+        layers.append(Elementwise(f, n_dim, net, context_dim, keras.initializers.RandomNormal(stddev=0.1)))
     return standardized(n_dim, layers)
 
 

@@ -27,6 +27,9 @@ class Elementwise(Bijector):
       net: without a context, None: the parameters are learned constants. With one, a Keras layer called as
         `net(context)` that returns as many numbers as `[*event_shape[:-1], n_parameters, event_shape[-1]]` has.
       context_dim: width of the context, or None.
+      initializer: a Keras initializer of the learned constants, zeros by default. With a context, they are added to
+        what the net returns. Maps whose gradient vanishes at zero parameters for standardised data, such as mixtures
+        of equal components, need one.
 
     Raises:
       ValueError: for an event without axes, a net without a context, or a context without a net.
@@ -38,6 +41,7 @@ class Elementwise(Bijector):
         event_shape: int | Sequence[int],
         net: keras.layers.Layer | None = None,
         context_dim: int | None = None,
+        initializer: keras.initializers.Initializer | None = None,
         name: str | None = None,
     ):
         parameters = dict(locals())
@@ -58,15 +62,15 @@ class Elementwise(Bijector):
         self._transformer = transformer
         self._transformer_layers = transformer.layers
         self._shape = (*event_shape[:-1], transformer.n_parameters, event_shape[-1])
-        if net is None:
-            self._net = Constant(self._shape)
-        else:
-            self._net = build_conditioner(net, context_dim, math.prod(self._shape))
+        has_constants = net is None or initializer is not None
+        self._constants = Constant(self._shape, initializer or "zeros") if has_constants else None
+        self._net = None if net is None else build_conditioner(net, context_dim, math.prod(self._shape))
 
     def _params(self, dtype, context):
+        params = 0.0 if self._constants is None else tf.cast(self._constants(None), dtype)
         if context is None:
-            return tf.cast(self._net(None), dtype)
-        return split_last(conditioner(self._net, context, None), self._shape)
+            return params
+        return params + split_last(conditioner(self._net, context, None), self._shape)
 
     def _forward_and_log_det(self, z, context):
         x, log_det = self._transformer.forward_and_log_det(z, self._params(z.dtype, context))

@@ -116,7 +116,7 @@ class RussianRoulette(LogDet):
 
 def _series(push, x, n_probes, weights, n_taken):
     """sum over k <= n_taken of weights_k (-1)^(k+1) e^T J^k e / k, for the mean over signs e."""
-    signs = random_signs([n_probes, tf.shape(x)[0], x.shape[-1]], training_seed(), x.dtype)
+    signs = random_signs([n_probes, tf.shape(x)[0], x.shape[-1]], training_seed(), x.dtype) + tf.zeros_like(x)
 
     def body(k, powers, total):
         powers = push(powers)

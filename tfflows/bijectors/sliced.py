@@ -247,6 +247,10 @@ def _towards_normal(projected, weight, spline, step):
         z = normal_quantile(np.clip(cumulative, 1e-9, 1.0 - 1e-9))
         slope = density / (np.exp(-0.5 * z**2) / math.sqrt(2.0 * math.pi))
         z, slope = (1.0 - step) * x + step * z, (1.0 - step) + step * slope
+        # A slope unlike those of the chords beside it would make a nearly flat piece, where float32 cannot come back.
+        chords = np.diff(z) / np.diff(x)
+        beside = np.stack([np.r_[chords[0], chords], np.r_[chords, chords[-1]]])
+        slope = np.minimum(np.maximum(slope, np.max(beside, axis=0) / 3.0), 3.0 * np.min(beside, axis=0))
         # Tails never stretch: where there are no data, layer upon layer would carry points off to infinity.
         slope[[0, -1]] = np.minimum(slope[[0, -1]], 1.0)
         columns.append((x, z, slope))

@@ -231,7 +231,9 @@ class FreeKnotSpline(Transformer):
             edges = [part[..., 0, :] - self.bound]
             for size in sizes[-1]:
                 edges.append(edges[-1] + size)
-            knots.append(edges)
+            # XLA computes sums anew, and rounds them anew, for each entry of the bin that is chosen below; then some
+            # may come from the bin before. A quotient is computed once.
+            knots.append([edge * gaps[..., 0, :] / gaps[..., 0, :] for edge in edges])
         slopes = tf.exp(softclip(params[..., 2 * m :, :], self._max_log_slope))
         slopes = [slopes[..., i, :] for i in range(m)]
         (xs, zs), (widths, heights) = knots, sizes
@@ -257,6 +259,7 @@ def _unclip(value, bound):
 
 def _with_tails(value, inside, mapped, log_slope, left, right):
     """The map of `value`, linear beyond the ends (argument, value and slope at each)."""
-    is_left = value < left[0]
+    # Compared with the middle: XLA may compute an end twice, and once on either side of a value that lies on it.
+    is_left = value < 0.5 * (left[0] + right[0])
     at, to, slope = (tf.where(is_left, low, high) for low, high in zip(left, right, strict=True))
     return tf.where(inside, mapped, to + slope * (value - at)), tf.where(inside, log_slope, tf.math.log(slope))
