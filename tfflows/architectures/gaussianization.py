@@ -61,8 +61,7 @@ def SINF(
 ) -> Bijector:
     """Sliced iterative normalizing flow (its form for densities, GIS): layers found from data, without gradients.
 
-    Both directions cost one pass through the layers. The first `fit` finds them; it is the method of choice for small
-    data.
+    Both directions cost one pass through the layers. The first `fit` finds them. Meant for small data.
 
     Args:
       n_dim: number of scalars.
