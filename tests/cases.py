@@ -174,10 +174,10 @@ PRESETS["ResidualFlow_context"] = lambda: tff.ResidualFlow(
 )
 PRESETS["SINF"] = lambda: tff.SINF(D, n_layers=3, n_knots=8)
 PRESETS["CouplingRQNSF_circular"] = lambda: tff.CouplingRQNSF(D, **SMALL, circular=True)
-PRESETS["FFJORD"] = lambda: tff.FFJORD(D, hidden=HIDDEN, solver=FINE)
-PRESETS["RNODE_context"] = lambda: tff.RNODE(D, hidden=HIDDEN, solver=FINE, context_dim=C)
-PRESETS["OTFlow"] = lambda: tff.OTFlow(D, hidden=HIDDEN, solver=FINE)
-PRESETS["FlowMatching_context"] = lambda: tff.FlowMatching(D, hidden=HIDDEN, solver=FINE, context_dim=C)
+PRESETS["FFJORD"] = lambda: tff.FFJORD(2, hidden=(6, 6), solver=FINE)
+PRESETS["RNODE_context"] = lambda: tff.RNODE(2, hidden=(6, 6), solver=FINE, context_dim=C)
+PRESETS["OTFlow"] = lambda: tff.OTFlow(2, hidden=(6, 6), solver=FINE)
+PRESETS["FlowMatching_context"] = lambda: tff.FlowMatching(2, hidden=(6, 6), solver=FINE, context_dim=C)
 
 MAPS = {**BIJECTORS, **PRESETS}
 

@@ -15,7 +15,7 @@ MOONS = tff.datasets.TwoMoons()
 
 
 def small(n_dim=2, **kwargs):
-    return FlowModel(tff.SINF(n_dim, **{"n_layers": 60, "n_knots": 24, **kwargs}))
+    return FlowModel(tff.SINF(n_dim, **{"n_layers": 40, "n_knots": 16, **kwargs}))
 
 
 def test_fit_runs_it_and_beats_a_normal(tmp_path, capsys):
