@@ -19,9 +19,11 @@ import tensorflow as tf
 
 from tfflows import transformers
 
+keras.utils.set_random_seed(0)  # of the net in a UMNN, which is made here
 TRANSFORMERS = {
     "Affine": transformers.Affine(),
     "RationalQuadraticSpline": transformers.RationalQuadraticSpline(),
+    "FreeKnotSpline": transformers.FreeKnotSpline(),
     "LinearRationalSpline": transformers.LinearRationalSpline(),
     "UMNN": transformers.UMNN(),
     "DeepSigmoid": transformers.DeepSigmoid(),
@@ -55,7 +57,6 @@ def round_trip_errors(transformer: transformers.Transformer, scale: float) -> np
 
 
 def main() -> None:
-    keras.utils.set_random_seed(0)  # of the net in a UMNN
     rows = []
     for name, transformer in TRANSFORMERS.items():
         row = {"name": name, "parameters": transformer.n_parameters}

@@ -2,6 +2,7 @@
 
 import cases
 import keras
+import numpy as np
 import pytest
 
 
@@ -15,3 +16,9 @@ def float64():
     """New layers and bijectors compute in float64."""
     with cases.policy("float64"):
         yield
+
+
+@pytest.fixture
+def rng():
+    """Random numbers that do not depend on which tests ran before."""
+    return np.random.default_rng(0)

@@ -16,7 +16,6 @@ from tfflows.numerics import training_randomness
 from tfflows.ode import DormandPrince, RungeKutta4
 
 COSTS = (kinetic_energy, bending)
-RNG = np.random.default_rng(0)
 MATRIX = np.array([[0.3, -0.8, 0.1], [0.5, 0.2, -0.4], [-0.2, 0.6, -0.9]])
 
 
@@ -384,9 +383,9 @@ def test_steps_of_a_fit_draw_anew_and_the_seed_fixes_them():
 
 
 @pytest.mark.parametrize("preset", [tff.FFJORD, tff.FlowMatching])
-def test_a_fit_hears_its_context(preset):
-    context = RNG.uniform(-1.0, 1.0, size=(1000, 1)).astype(np.float32)
-    x = (2.0 * context + 0.3 * RNG.normal(size=(1000, 1))).astype(np.float32)
+def test_a_fit_hears_its_context(preset, rng):
+    context = rng.uniform(-1.0, 1.0, size=(1000, 1)).astype(np.float32)
+    x = (2.0 * context + 0.3 * rng.normal(size=(1000, 1))).astype(np.float32)
     flow = FlowModel(preset(1, hidden=(32, 32), solver=RungeKutta4(6), context_dim=1))
     flow.compile(keras.optimizers.Adam(1e-2))
     flow.fit(x, context, epochs=60, verbose=0)

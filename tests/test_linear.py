@@ -1,15 +1,15 @@
 """Matrices against NumPy and SciPy."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from cases import randomise
 from scipy import linalg
 
+from tfflows import FlowModel
 from tfflows import bijectors as tfb
 from tfflows.numerics import expm_skew, orthogonal_from_reflections
-
-RNG = np.random.default_rng(0)
 
 
 def matrix_of(bijector):
@@ -18,8 +18,8 @@ def matrix_of(bijector):
 
 
 @pytest.mark.parametrize("scale", [1e-8, 0.1, 3.0, 30.0])
-def test_exponential_equals_scipy(scale):
-    skew = scale * RNG.normal(size=(6, 6))
+def test_exponential_equals_scipy(scale, rng):
+    skew = scale * rng.normal(size=(6, 6))
     skew = skew - skew.T
     found = expm_skew(tf.constant(skew)).numpy()
     np.testing.assert_allclose(found, linalg.expm(skew), atol=1e-10)
@@ -27,14 +27,14 @@ def test_exponential_equals_scipy(scale):
     np.testing.assert_allclose(single @ single.T, np.eye(6), atol=3e-6)
 
 
-def test_exponential_of_anything_is_a_rotation():
-    skew = 1e6 * RNG.normal(size=(4, 4))
+def test_exponential_of_anything_is_a_rotation(rng):
+    skew = 1e6 * rng.normal(size=(4, 4))
     found = expm_skew(tf.constant(skew - skew.T, tf.float32)).numpy()
     np.testing.assert_allclose(found @ found.T, np.eye(4), atol=3e-6)
 
 
-def test_reflections_equal_their_product():
-    directions = RNG.normal(size=(4, 5))
+def test_reflections_equal_their_product(rng):
+    directions = rng.normal(size=(4, 5))
     expected = np.eye(5)
     for v in directions:
         expected = expected @ (np.eye(5) - 2.0 * np.outer(v, v) / (v @ v))
@@ -77,14 +77,10 @@ def test_random_rotations_are_uniform():
     assert np.mean(entries) == pytest.approx(0.0, abs=0.05)
 
 
-def test_matrix_fits_a_correlated_normal():
+def test_matrix_fits_a_correlated_normal(rng):
     """The factor of a covariance is what maximum likelihood finds."""
-    import keras
-
-    from tfflows import FlowModel
-
     covariance = np.array([[2.0, 1.2], [1.2, 1.0]])
-    x = RNG.multivariate_normal([0.0, 0.0], covariance, size=4000).astype(np.float32)
+    x = rng.multivariate_normal([0.0, 0.0], covariance, size=4000).astype(np.float32)
     flow = FlowModel(tfb.LU(2))
     flow.compile(keras.optimizers.Adam(0.02))
     flow.fit(x, epochs=30, verbose=0)

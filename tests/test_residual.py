@@ -12,31 +12,29 @@ from tfflows import bijectors as tfb
 from tfflows.nets import LipschitzMLP
 from tfflows.numerics import log_det_of_positive, spectral_norm_bound, training_randomness
 
-RNG = np.random.default_rng(0)
-
 
 @pytest.mark.parametrize("shape", [(5, 5), (3, 40), (40, 3), (64, 64), (1, 7)])
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e6])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_norm_bound_is_above_the_norm_and_near(shape, scale, dtype):
-    matrix = (scale * RNG.normal(size=shape)).astype(dtype)
+def test_norm_bound_is_above_the_norm_and_near(shape, scale, dtype, rng):
+    matrix = (scale * rng.normal(size=shape)).astype(dtype)
     norm = np.linalg.norm(matrix.astype(np.float64), 2)
     found = float(spectral_norm_bound(tf.constant(matrix)))
     assert norm <= found <= 1.07 * norm
-    orthogonal = np.linalg.qr(RNG.normal(size=(64, 64)))[0]  # the worst case
+    orthogonal = np.linalg.qr(rng.normal(size=(64, 64)))[0]  # the worst case
     assert 1.0 <= float(spectral_norm_bound(tf.constant(orthogonal))) <= 1.07
 
 
 @pytest.mark.parametrize("activation", ["lipswish", "tanh", "softplus"])
-def test_contraction_is_enforced_whatever_the_weights(float64, activation):
+def test_contraction_is_enforced_whatever_the_weights(float64, activation, rng):
     net = LipschitzMLP(4, (16, 16), 0.9, activation)
     randomise(tfb.Residual(net), 10.0)
-    x = tf.constant(RNG.normal(size=(500, 4)))
+    x = tf.constant(rng.normal(size=(500, 4)))
     _, push = net.linearize(x)
     jacobians = np.transpose(push(tf.eye(4, dtype=tf.float64)[:, tf.newaxis, :]), [1, 2, 0])
     largest = np.max(np.linalg.norm(jacobians, 2, axis=(1, 2)))
     assert largest <= 0.9
-    y = tf.constant(RNG.normal(size=(500, 4)))
+    y = tf.constant(rng.normal(size=(500, 4)))
     ratio = np.linalg.norm(net(x) - net(y), axis=1) / np.linalg.norm(x - y, axis=1)
     assert np.max(ratio) <= 0.9
 
@@ -50,8 +48,8 @@ def test_contraction_is_enforced_during_a_fit():
     np.testing.assert_allclose(flow.decode(z), x, atol=1e-3)
 
 
-def test_log_det_by_elimination():
-    matrix = RNG.normal(size=(20, 6, 6))
+def test_log_det_by_elimination(rng):
+    matrix = rng.normal(size=(20, 6, 6))
     matrix = np.eye(6) + 0.9 * matrix / np.linalg.norm(matrix, 2, axis=(1, 2), keepdims=True)
     np.testing.assert_allclose(log_det_of_positive(tf.constant(matrix)), np.linalg.slogdet(matrix)[1], atol=1e-12)
 
@@ -62,7 +60,7 @@ def residual(log_det, coefficient=0.95):
 
 
 def test_series_converges_to_the_exact_log_det():
-    matrix = RNG.normal(size=(3, 3))
+    matrix = np.array([[0.6, 0.3, 0.0], [0.1, 0.5, -0.2], [0.0, 0.2, -0.4]])
     matrix *= 0.8 / np.linalg.norm(matrix, 2)
     x = tf.zeros([4, 3], tf.float64)
 
@@ -96,7 +94,7 @@ def test_estimators_have_the_right_mean_and_repeat_outside_training(float64, log
     assert abs(np.mean(draws) - truth) < 4.0 * np.std(draws) / np.sqrt(len(draws))
 
 
-def test_gradients_through_the_fixed_point_equal_differences(float64):
+def test_gradients_through_the_fixed_point_equal_differences(float64, rng):
     bijector = randomise(tfb.Residual(LipschitzMLP(3, (6,), 0.8), C))
     z, c = tf.constant(points(bijector, (4,))), tf.constant(context(bijector, (4,)))
     weight = bijector.layers[0].trainable_weights[0]
@@ -110,7 +108,7 @@ def test_gradients_through_the_fixed_point_equal_differences(float64):
         tape.watch([z, c])
         value = objective(z, c)
     found = tape.gradient(value, [z, c, weight.value])
-    pushes = [1e-6 * RNG.normal(size=v.shape) for v in (z, c, weight)]
+    pushes = [1e-6 * rng.normal(size=v.shape) for v in (z, c, weight)]
     expected = [objective(z + pushes[0], c) - objective(z - pushes[0], c)]
     expected.append(objective(z, c + pushes[1]) - objective(z, c - pushes[1]))
     before = weight.numpy()
@@ -124,9 +122,9 @@ def test_gradients_through_the_fixed_point_equal_differences(float64):
 
 
 @pytest.mark.parametrize("preset", [tff.Planar, tff.Radial, tff.Sylvester, tff.GaussianizationFlow])
-def test_small_flows_fit_and_sample(preset):
+def test_small_flows_fit_and_sample(preset, rng):
     """Two lumps, which no normal fits."""
-    x = np.concatenate([RNG.normal([-2.0, 0.0], 0.5, (500, 2)), RNG.normal([2.0, 1.0], 0.5, (500, 2))])
+    x = np.concatenate([rng.normal([-2.0, 0.0], 0.5, (500, 2)), rng.normal([2.0, 1.0], 0.5, (500, 2))])
     x = x.astype(np.float32)
     keras.utils.set_random_seed(0)
     flow = FlowModel(preset(2, n_layers=8))

@@ -173,9 +173,25 @@ def root_of_increasing(
       target, low, high: of one shape.
     """
     found = solve_increasing(lambda x: function(x)[0], target, low, high)
-    # One step of Newton's rule: nothing but rounding in value, but its gradient is that of the implicit function.
-    value, slope = function(found)
+    return implicit_root(found, target, *function(found))
+
+
+def implicit_root(found: tf.Tensor, target: tf.Tensor, value: tf.Tensor, slope: tf.Tensor) -> tf.Tensor:
+    """The root `found`, where a function has `value` and `slope`, with the gradient of the implicit function.
+
+    One step of Newton's rule: nothing but rounding in value.
+    """
     return found + (target - value) / tf.stop_gradient(slope)
+
+
+def in_graph(function: Callable) -> Callable:
+    """A function of tensors that runs as a graph in eager mode too, where hundreds of operations would take seconds."""
+    compiled = tf.function(function, autograph=False)
+
+    def run(*args):
+        return compiled(*args) if tf.executing_eagerly() else function(*args)
+
+    return run
 
 
 def spectral_norm_bound(matrix: tf.Tensor) -> tf.Tensor:

@@ -112,7 +112,7 @@ class _Checker:
         except Exception as error:
             return Check(name, False, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
         if isinstance(found, str):
-            return Check(name, not found, found or "")
+            return Check(name, not found, found)
         return Check(name, bool(found <= self.tolerance), f"{found:.1e}")
 
     def inverse(self, x=None):

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfflows.bijectors.base import Bijector
 from tfflows.nets import Potential, Velocity, as_rows, describe_net
-from tfflows.numerics import random_signs, training_seed
+from tfflows.numerics import in_graph, random_signs, training_seed
 from tfflows.ode import RungeKutta4, Solver
 from tfflows.serialization import Record, register
 
@@ -162,7 +162,7 @@ class ContinuousFlow(Bijector):
         widths = [net.n_dim, 1] if context_dim is None else [net.n_dim, 1, context_dim]
         net(*(keras.KerasTensor((None, width)) for width in widths))
         self._net = net
-        self._traced_solve = tf.function(self._solve, autograph=False)
+        self._solve_in_graph = in_graph(self._solve)
 
     @property
     def default_loss(self):
@@ -197,10 +197,8 @@ class ContinuousFlow(Bijector):
         """x at time `stop`, and the integrals over time on the way there."""
         rows, batch = as_rows(*(v for v in (x, context) if v is not None))
         x, *context = rows
-        # Hundreds of evaluations one operation at a time would take seconds: traced once for each shape.
-        solve = self._traced_solve if tf.executing_eagerly() else self._solve
         # Directions are drawn once for the whole way: with new ones at every step this were no differential equation.
-        x, *integrals = solve(x, self._trace.directions(x), context, start, stop, integrands)
+        x, *integrals = self._solve_in_graph(x, self._trace.directions(x), context, start, stop, integrands)
         x = tf.reshape(x, tf.concat([batch, [x.shape[-1]]], axis=0))
         return x, *(tf.reshape(integral, batch) for integral in integrals)
 

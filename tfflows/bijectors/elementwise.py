@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from tfflows.bijectors.base import Bijector
-from tfflows.nets import Constant, build_conditioner, conditioner
+from tfflows.nets import Constant, build_conditioner, check_net_and_context, conditioner
 from tfflows.numerics import split_last, sum_event
 from tfflows.serialization import register
 from tfflows.transformers import Transformer
@@ -48,10 +48,7 @@ class Elementwise(Bijector):
         event_shape = (event_shape,) if isinstance(event_shape, int) else tuple(event_shape)
         if not event_shape:
             raise ValueError("Expected an event of at least one axis, such as event_shape=1 for one number; got ().")
-        if (net is None) != (context_dim is None):
-            raise ValueError(
-                f"Expected net and context_dim both or neither; got net={net} and context_dim={context_dim}."
-            )
+        check_net_and_context(net, context_dim)
         super().__init__(
             parameters,
             event_ndims=len(event_shape),

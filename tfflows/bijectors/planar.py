@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfflows.bijectors.base import Bijector
-from tfflows.nets import Constant, build_conditioner, conditioner
+from tfflows.nets import Constant, build_conditioner, check_net_and_context, conditioner
 from tfflows.numerics import above_minus_one, orthogonal_from_reflections, root_of_increasing, safe_norm, softclip
 from tfflows.serialization import register
 
@@ -23,10 +23,7 @@ class _FewParameters(Bijector):
     def __init__(self, parameters, n_dim, n_random, n_heights, net, context_dim, *, name):
         if not isinstance(n_dim, (int, np.integer)) or n_dim < 1:
             raise ValueError(f"Expected an integer n_dim >= 1; got {n_dim}.")
-        if (net is None) != (context_dim is None):
-            raise ValueError(
-                f"Expected net and context_dim both or neither; got net={net} and context_dim={context_dim}."
-            )
+        check_net_and_context(net, context_dim)
         super().__init__(parameters, event_shape=(n_dim,), context_dim=context_dim, name=name)
         self._n_dim = int(n_dim)
         self._constants = Constant((n_random + n_heights,), _NormalThenZero(n_random))

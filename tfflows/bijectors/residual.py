@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfflows.bijectors.base import Bijector
 from tfflows.nets import LipschitzMLP, as_rows, describe_net
-from tfflows.numerics import RANDOM, log_det_of_positive, random_signs, training_seed
+from tfflows.numerics import RANDOM, in_graph, log_det_of_positive, random_signs, training_seed
 from tfflows.serialization import Record, register
 
 Push = Callable[[tf.Tensor], tf.Tensor]  # directions [K, n or 1, D] to their products with a Jacobian, [K, n, D]
@@ -180,23 +180,14 @@ class Residual(Bijector):
         widths = [net.n_dim] if context_dim is None else [net.n_dim, context_dim]
         net(*(keras.KerasTensor((None, width)) for width in widths))
         self._net = net
-        self._traced = {
-            "forward": tf.function(self._forward_rows, autograph=False),
-            "inverse": tf.function(self._inverse_rows, autograph=False),
-        }
+        self._forward_in_graph = in_graph(self._forward_rows)
+        self._inverse_in_graph = in_graph(self._inverse_rows)
 
     def _forward_and_log_det(self, z, context):
-        return self._on_rows("forward", self._forward_rows, z, context)
+        return _on_rows(self._forward_in_graph, z, context)
 
     def _inverse_and_log_det(self, x, context):
-        return self._on_rows("inverse", self._inverse_rows, x, context)
-
-    def _on_rows(self, direction, method, value, context):
-        rows, batch = as_rows(*(v for v in (value, context) if v is not None))
-        # Hundreds of evaluations, one operation at a time, would take seconds: traced once for each shape.
-        method = self._traced[direction] if tf.executing_eagerly() else method
-        value, log_det = method(*rows)
-        return tf.reshape(value, tf.concat([batch, [value.shape[-1]]], axis=0)), tf.reshape(log_det, batch)
+        return _on_rows(self._inverse_in_graph, x, context)
 
     def _inverse_rows(self, x, context=None):
         change, push = self._net.linearize(x, context)
@@ -236,6 +227,12 @@ class Residual(Bijector):
 
     def describe(self):
         return f"Residual: {describe_net(self._net)}, {self._log_det}"
+
+
+def _on_rows(method, value, context):
+    rows, batch = as_rows(*(v for v in (value, context) if v is not None))
+    value, log_det = method(*rows)
+    return tf.reshape(value, tf.concat([batch, [value.shape[-1]]], axis=0)), tf.reshape(log_det, batch)
 
 
 def _pull(push, values):

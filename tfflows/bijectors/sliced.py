@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfflows.bijectors.base import Bijector
 from tfflows.nets import Constant, as_rows
-from tfflows.numerics import kernel_density, normal_quantile, weighted_quantile
+from tfflows.numerics import in_graph, kernel_density, normal_quantile, weighted_quantile
 from tfflows.serialization import register
 from tfflows.transformers import FreeKnotSpline
 
@@ -85,7 +85,7 @@ class Sliced(Bijector):
         self._n_found = Constant((), keras.initializers.Constant(-1.0))
         self._directions.trainable = self._n_found.trainable = False
         self._knots.trainable = bool(fine_tune)
-        self._traced = tf.function(self._pass, autograph=False)
+        self._pass_in_graph = in_graph(self._pass)
 
     @property
     def n_found(self) -> int:
@@ -120,10 +120,9 @@ class Sliced(Bijector):
 
     def _on_rows(self, value, *, forward):
         (rows,), batch = as_rows(value)
-        # Hundreds of layers, one operation at a time, would take seconds: traced once for each shape.
-        method = self._traced if tf.executing_eagerly() else self._pass
         weights = (self._directions(None), self._knots(None))
-        rows, log_det = method(rows, *weights, tf.cast(self._n_found(None), tf.int32), forward)
+        n_found = tf.cast(self._n_found(None), tf.int32)
+        rows, log_det = self._pass_in_graph(rows, *weights, n_found, forward)
         return tf.reshape(rows, tf.shape(value)), tf.reshape(log_det, batch)
 
     def _pass(self, rows, directions, knots, n_found, forward):
@@ -155,7 +154,8 @@ def _find_layers(x, weight, spline, n_layers, n_directions, *, step, patience, h
     weights = {name: weight[index] / np.sum(weight[index]) for name, index in rows.items()}
     log_dets = {name: np.zeros(len(index)) for name, index in rows.items()}
     found, scores = [], [_score(values["held out"], log_dets["held out"], weights["held out"])]
-    bar = keras.utils.Progbar(n_layers, unit_name="layer", verbose=1) if verbose else None
+    shown = "held_out_log_prob"
+    bar = keras.utils.Progbar(n_layers, unit_name="layer", stateful_metrics=[shown]) if verbose else None
     for i in range(n_layers):
         some = rng.permutation(len(values["fit"]))[:MAX_ROWS]
         share = weights["fit"][some] / np.sum(weights["fit"][some])
@@ -166,17 +166,18 @@ def _find_layers(x, weight, spline, n_layers, n_directions, *, step, patience, h
             log_dets[name] += log_slope
         found.append((directions, params))
         scores.append(_score(values["held out"], log_dets["held out"], weights["held out"]))
-        best = int(np.argmax(scores))
+        is_last = i + 1 - np.nanargmax(scores) >= patience or not np.isfinite(scores[-1]) or i + 1 == n_layers
         if bar is not None:
-            bar.update(i + 1, values=[("held_out_log_prob", scores[-1])], finalize=i - best >= patience)
-        if i + 1 - best >= patience or not np.isfinite(scores[-1]):
+            bar.update(i + 1, values=[(shown, scores[-1])], finalize=bool(is_last))
+        if is_last:
             break
     return found[: int(np.nanargmax(scores))]
 
 
 def _score(z, log_det, weight):
-    """The mean log-density, up to what a normal distribution's constant adds."""
-    return float(np.sum(weight * (log_det - 0.5 * np.sum(z**2, axis=-1))))
+    """The mean log-density in nats of what the layers are fitted to."""
+    log_prob = log_det - 0.5 * np.sum(z**2 + math.log(2.0 * math.pi), axis=-1)
+    return float(np.sum(weight * log_prob))
 
 
 def _apply(spline, x, directions, params):

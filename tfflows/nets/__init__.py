@@ -5,7 +5,7 @@ which a bijector hands to a transformer as parameters. Its last layer starts at 
 parameters mean the identity, so every flow starts as the identity map.
 """
 
-from tfflows.nets.conditioning import as_rows, build_conditioner, conditioner, describe_net
+from tfflows.nets.conditioning import as_rows, build_conditioner, check_net_and_context, conditioner, describe_net
 from tfflows.nets.feedforward import MLP
 from tfflows.nets.integrand import Integrand
 from tfflows.nets.lipschitz import LipschitzMLP
@@ -25,6 +25,7 @@ __all__ = [
     "Velocity",
     "as_rows",
     "build_conditioner",
+    "check_net_and_context",
     "conditioner",
     "describe_net",
     "run_sequentially",

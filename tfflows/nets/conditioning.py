@@ -26,6 +26,12 @@ def build_conditioner(
     return net
 
 
+def check_net_and_context(net, context_dim: int | None) -> None:
+    """Raises a ValueError for a net without a context to hear, or a context without a net."""
+    if (net is None) != (context_dim is None):
+        raise ValueError(f"Expected net and context_dim both or neither; got net={net} and context_dim={context_dim}.")
+
+
 def conditioner(net: keras.layers.Layer, x: tf.Tensor, context: tf.Tensor | None) -> tf.Tensor:
     """Calls `net` on any number of batch axes, in the dtype of `x`.
 

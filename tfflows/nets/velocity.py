@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from tfflows.nets.feedforward import SLOPES, FeedForward, hidden_widths, spread
+from tfflows.nets.feedforward import FeedForward, hidden_widths, slope_of, spread
 from tfflows.numerics import times
 from tfflows.serialization import register
 
@@ -43,9 +43,7 @@ class Velocity(FeedForward):
         super().__init__(hidden, activation, residual, **kwargs)
         self.n_dim = int(n_dim)
         self.n_frequencies = int(n_frequencies)
-        if self.activation not in SLOPES:
-            known = ", ".join(known.__name__ for known in SLOPES)
-            raise ValueError(f"Expected one of {known} as activation; got {activation!r}.")
+        slope_of(self.activation)  # must be known
         if self.n_frequencies < 0:
             raise ValueError(f"Expected n_frequencies >= 0; got {n_frequencies}.")
 

@@ -6,7 +6,7 @@ import functools
 
 import tensorflow as tf
 
-from tfflows.numerics import solve_increasing
+from tfflows.numerics import implicit_root, solve_increasing
 from tfflows.transformers.base import Transformer
 
 
@@ -34,9 +34,8 @@ class Monotonic(Transformer):
             found = tf.reshape(found, z.shape)
         else:
             found = self._solve(z, params)
-        # One step of Newton's rule: nothing but rounding in value, but its gradient is that of the implicit function.
         again, log_slope = self.inverse_and_log_det(found, params)
-        x = found + (z - again) * tf.exp(-tf.stop_gradient(log_slope))
+        x = implicit_root(found, z, again, tf.exp(log_slope))
         return x, -self.inverse_and_log_det(x, params)[1]
 
     def _solve(self, z, params):
