@@ -340,6 +340,8 @@ def test_actnorm_after_other_layers_standardises_what_reaches_it():
         (lambda: LipschitzMLP(2, coefficient=1.0), "coefficient in"),
         (lambda: LipschitzMLP(2, activation="relu"), "Expected one of lipswish"),
         (lambda: tfb.PowerSeries(0), "n_terms >= 1"),
+        (lambda: tfb.PowerSeries("a"), "n_terms=a"),
+        (lambda: tfb.Sliced("a"), "n_dim=a"),
         (lambda: tfb.RussianRoulette(n_exact=9, n_terms=3), "n_exact <= n_terms"),
         (lambda: tfb.Sliced(2, n_directions=3), "n_directions in 1 .. 2"),
         (lambda: tfb.Sliced(2, step=0.0), "step in"),

@@ -416,6 +416,7 @@ def test_adaptive_solver_trains_without_xla():
         (lambda: Potential(2, rank=0), "rank >= 1"),
         (lambda: Velocity(2, n_frequencies=-1), "n_frequencies >= 0"),
         (lambda: RungeKutta4(0), "n_steps >= 1"),
+        (lambda: RungeKutta4(2.5), "n_steps=2.5"),
         (lambda: DormandPrince(rtol=0.0), "rtol > 0"),
         (lambda: HutchinsonTrace(0), "n_probes >= 1"),
         (lambda: losses.RegularizedLikelihood(-1.0), "kinetic >= 0"),

@@ -70,6 +70,14 @@ def sum_event(x: tf.Tensor, event_ndims: int) -> tf.Tensor:
     return tf.reduce_sum(x, axis=list(range(-event_ndims, 0)))
 
 
+def check_counts(**counts: int) -> None:
+    """Raises a ValueError that names them if not all are integers >= 1."""
+    if not all(isinstance(n, (int, np.integer)) and n >= 1 for n in counts.values()):
+        wanted = " and ".join(f"{name} >= 1" for name in counts)
+        got = ", ".join(f"{name}={n}" for name, n in counts.items())
+        raise ValueError(f"Expected integers {wanted}; got {got}.")
+
+
 def times(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """`x` `[..., n]` times `kernel` `[n, m]`, as a product of two matrices.
 

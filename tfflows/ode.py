@@ -8,6 +8,7 @@ from collections.abc import Callable
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfflows.numerics import check_counts
 from tfflows.serialization import Record, register
 
 # (time, state, constants) -> d state / d time; state and constants are tuples of tensors.
@@ -56,8 +57,7 @@ class RungeKutta4(Solver):
     recompute: bool = True
 
     def __post_init__(self):
-        if not self.n_steps >= 1:
-            raise ValueError(f"Expected n_steps >= 1; got {self.n_steps}.")
+        check_counts(n_steps=self.n_steps)
 
     def solve(self, derivative, state, constants, *, start, stop):
         dtype = state[0].dtype

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tfflows import losses
-from tfflows.architectures.stacks import check_counts, standardized
+from tfflows.architectures.stacks import standardized
 from tfflows.bijectors import Bijector, ContinuousFlow, ExactTrace
 from tfflows.bijectors.continuous import Trace
 from tfflows.nets import Potential, Velocity
+from tfflows.numerics import check_counts
 from tfflows.ode import Solver
 
 

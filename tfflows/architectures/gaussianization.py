@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import keras
 
-from tfflows.architectures.stacks import check_counts, standardized
+from tfflows.architectures.stacks import standardized
 from tfflows.bijectors import Bijector, Elementwise, Householder, Sliced
 from tfflows.nets import MLP
+from tfflows.numerics import check_counts
 from tfflows.transformers import MixtureOfLogistics
 
 

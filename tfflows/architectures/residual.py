@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tfflows import bijectors
-from tfflows.architectures.stacks import check_counts, standardized
+from tfflows.architectures.stacks import standardized
 from tfflows.bijectors import ActNorm, Bijector, PowerSeries, Residual, RussianRoulette
 from tfflows.bijectors.residual import LogDet
 from tfflows.nets import MLP, LipschitzMLP
+from tfflows.numerics import check_counts
 
 
 def Planar(
@@ -100,6 +101,7 @@ def InvertibleResNet(
       Behrmann, Grathwohl, Chen, Duvenaud & Jacobsen (2019), Invertible residual networks,
       https://arxiv.org/abs/1811.00995
     """
+    check_counts(n_dim=n_dim)
     if log_det is None and n_dim > bijectors.residual.MAX_DIM_EXACT:
         log_det = PowerSeries()
     return _residuals(n_dim, n_layers, hidden, coefficient, log_det, context_dim)

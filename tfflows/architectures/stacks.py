@@ -18,6 +18,7 @@ from tfflows.bijectors import (
     half_mask,
 )
 from tfflows.nets import MADE, MLP
+from tfflows.numerics import check_counts
 from tfflows.transformers import Transformer
 
 
@@ -80,14 +81,6 @@ def autoregressions(
 def inverted(layers: Sequence[Bijector]) -> list[Bijector]:
     """Each layer the other way round, which makes autoregressive ones inverse autoregressive."""
     return [Invert(layer) for layer in layers]
-
-
-def check_counts(**counts: int) -> None:
-    """Raises a ValueError that names them if not all are integers >= 1."""
-    if not all(isinstance(n, (int, np.integer)) and n >= 1 for n in counts.values()):
-        wanted = " and ".join(f"{name} >= 1" for name in counts)
-        got = ", ".join(f"{name}={n}" for name, n in counts.items())
-        raise ValueError(f"Expected integers {wanted}; got {got}.")
 
 
 def _elementwise(transformer, n_layers, hidden, context_dim):

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfflows.bijectors.base import Bijector
 from tfflows.nets import Potential, Velocity, as_rows, describe_net
-from tfflows.numerics import in_graph, random_signs, training_seed
+from tfflows.numerics import check_counts, in_graph, random_signs, training_seed
 from tfflows.ode import RungeKutta4, Solver
 from tfflows.serialization import Record, register
 
@@ -59,8 +59,7 @@ class HutchinsonTrace(Trace):
     n_probes: int = 1
 
     def __post_init__(self):
-        if not self.n_probes >= 1:
-            raise ValueError(f"Expected n_probes >= 1; got {self.n_probes}.")
+        check_counts(n_probes=self.n_probes)
 
     def directions(self, x):
         signs = random_signs([self.n_probes, tf.shape(x)[0], x.shape[-1]], training_seed(), x.dtype)

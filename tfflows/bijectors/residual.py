@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfflows.bijectors.base import Bijector
 from tfflows.nets import LipschitzMLP, as_rows, describe_net
-from tfflows.numerics import RANDOM, in_graph, log_det_of_positive, random_signs, training_seed
+from tfflows.numerics import RANDOM, check_counts, in_graph, log_det_of_positive, random_signs, training_seed
 from tfflows.serialization import Record, register
 
 Push = Callable[[tf.Tensor], tf.Tensor]  # directions [K, n or 1, D] to their products with a Jacobian, [K, n, D]
@@ -62,8 +62,7 @@ class PowerSeries(LogDet):
     n_probes: int = 1
 
     def __post_init__(self):
-        if not (self.n_terms >= 1 and self.n_probes >= 1):
-            raise ValueError(f"Expected n_terms >= 1 and n_probes >= 1; got {self.n_terms} and {self.n_probes}.")
+        check_counts(n_terms=self.n_terms, n_probes=self.n_probes)
 
     def __call__(self, push, x):
         return _series(push, x, self.n_probes, tf.ones([self.n_terms], x.dtype), self.n_terms)
@@ -95,11 +94,9 @@ class RussianRoulette(LogDet):
     n_probes: int = 1
 
     def __post_init__(self):
-        if not (1 <= self.n_exact <= self.n_terms and self.n_probes >= 1):
-            raise ValueError(
-                f"Expected 1 <= n_exact <= n_terms and n_probes >= 1; got {self.n_exact}, {self.n_terms} and "
-                f"{self.n_probes}."
-            )
+        check_counts(n_exact=self.n_exact, n_terms=self.n_terms, n_probes=self.n_probes)
+        if self.n_exact > self.n_terms:
+            raise ValueError(f"Expected n_exact <= n_terms; got {self.n_exact} and {self.n_terms}.")
 
     def __call__(self, push, x):
         seed = training_seed()

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfflows.bijectors.base import Bijector
 from tfflows.nets import Constant, as_rows
-from tfflows.numerics import in_graph, kernel_density, normal_quantile, weighted_quantile
+from tfflows.numerics import check_counts, in_graph, kernel_density, normal_quantile, weighted_quantile
 from tfflows.serialization import register
 from tfflows.transformers import FreeKnotSpline
 
@@ -64,16 +64,11 @@ class Sliced(Bijector):
         name: str | None = None,
     ):
         parameters = dict(locals())
+        check_counts(n_dim=n_dim, n_layers=n_layers, patience=patience)
         if n_directions is None:
-            n_directions = min(max(round(8.0 * math.log10(n_dim)), 1), n_dim) if n_dim >= 1 else 1
-        for key, value, most in (
-            ("n_dim", n_dim, np.inf),
-            ("n_layers", n_layers, np.inf),
-            ("n_directions", n_directions, n_dim),
-            ("patience", patience, np.inf),
-        ):
-            if not isinstance(value, (int, np.integer)) or not 1 <= value <= most:
-                raise ValueError(f"Expected an integer {key} in 1 .. {most}; got {value}.")
+            n_directions = min(max(round(8.0 * math.log10(n_dim)), 1), n_dim)
+        if not isinstance(n_directions, (int, np.integer)) or not 1 <= n_directions <= n_dim:
+            raise ValueError(f"Expected an integer n_directions in 1 .. {n_dim}; got {n_directions}.")
         if not (0.0 < step <= 1.0 and 0.0 < held_out < 1.0):
             raise ValueError(f"Expected step in (0, 1] and held_out in (0, 1); got {step} and {held_out}.")
         super().__init__(parameters, event_shape=(n_dim,), name=name)

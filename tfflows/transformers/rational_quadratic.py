@@ -161,8 +161,8 @@ class FreeKnotSpline(Transformer):
     max_slope: float = 100.0
 
     def __post_init__(self):
-        if self.n_knots < 2:
-            raise ValueError(f"Expected n_knots >= 2; got {self.n_knots}.")
+        if not isinstance(self.n_knots, (int, np.integer)) or self.n_knots < 2:
+            raise ValueError(f"Expected an integer n_knots >= 2; got {self.n_knots}.")
         if not self.bound > 0.0:
             raise ValueError(f"Expected bound > 0; got {self.bound}.")
         if not (self.max_gap_ratio > 1.0 and self.max_slope > 1.0):
