@@ -3,6 +3,7 @@
 from tfflows import architectures, bases, bijectors, datasets, losses, nets, ode, testing, transformers
 from tfflows.architectures import *  # noqa: F403
 from tfflows.bijectors import Chain, Invert
+from tfflows.mixture import FlowMixture
 from tfflows.model import FlowModel
 
 __version__ = "0.1.0"
@@ -10,6 +11,7 @@ __version__ = "0.1.0"
 __all__ = [
     *architectures.__all__,
     "Chain",
+    "FlowMixture",
     "FlowModel",
     "Invert",
     "architectures",

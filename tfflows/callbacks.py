@@ -95,8 +95,8 @@ class NonFiniteLossError(FloatingPointError):
         super().__init__(f"in epoch {epoch + 1} of {n_epochs}, batch {batch}")
 
 
-def explain(flow, dataset: tf.data.Dataset) -> str:
-    """Where the first number that is not finite comes from, found by going through the data again.
+def explain(flow, dataset: tf.data.Dataset) -> str | None:
+    """Where the first number that is not finite comes from, found by going through the data again; None for nowhere.
 
     Args:
       flow: the model, with the weights from before the bad step.
@@ -130,7 +130,7 @@ def explain(flow, dataset: tf.data.Dataset) -> str:
         for weight, gradient in zip(weights, tape.gradient(loss, weights), strict=True):
             if gradient is not None and not bool(tf.reduce_all(tf.math.is_finite(gradient))):
                 return f"The gradient with respect to {weight.path} is not finite."
-    return "Going through the data again with these weights, every number was finite."
+    return None
 
 
 def _bad_rows(value, rows) -> list[int]:

@@ -7,10 +7,10 @@ import tensorflow_probability as tfp
 
 
 class FlowDistribution(tfp.distributions.Distribution):
-    """The density of a `FlowModel`, for one context or a batch of them, wherever TFP takes a distribution.
+    """The density of a flow, for one context or a batch of them, wherever TFP takes a distribution.
 
     Args:
-      flow: the model.
+      flow: a `FlowModel` or `FlowMixture`.
       context: None, `[context_dim]`, or `[..., context_dim]` for a batch of distributions.
     """
 
@@ -18,7 +18,7 @@ class FlowDistribution(tfp.distributions.Distribution):
         parameters = dict(locals())
         self._flow, self._context = flow, context
         super().__init__(
-            dtype=flow.bijector.dtype,
+            dtype=tf.as_dtype(flow.accepts.dtype),
             reparameterization_type=tfp.distributions.FULLY_REPARAMETERIZED,
             validate_args=False,
             allow_nan_stats=True,
@@ -37,14 +37,13 @@ class FlowDistribution(tfp.distributions.Distribution):
         return tf.shape(self._context)[:-1] if self._context is not None else tf.constant([], tf.int32)
 
     def _event_shape(self):
-        return tf.TensorShape(self._flow.bijector.event_shape)
+        return tf.TensorShape(self._flow.accepts.event_shape)
 
     def _event_shape_tensor(self):
-        return tf.constant(self._flow.bijector.event_shape, tf.int32)
+        return tf.constant(self._flow.accepts.event_shape, tf.int32)
 
     def _log_prob(self, x):
-        z, log_det = self._flow.bijector.inverse_and_log_det(x, self._context)
-        return self._flow.base.log_prob(z) + log_det
+        return self._flow._log_prob(x, self._context)
 
     def _sample_n(self, n, seed=None):
         return self._sample(n, seed)[0]
@@ -60,6 +59,5 @@ class FlowDistribution(tfp.distributions.Distribution):
 
     def _sample(self, n, seed):
         seed = tfp.random.sanitize_seed(seed)
-        z = self._flow.base.sample(tf.concat([[n], self._batch_shape_tensor()], 0), seed)
-        x, log_det = self._flow.bijector.forward_and_log_det(z, self._context)
-        return x, self._flow.base.log_prob(z) - log_det
+        shape = tf.concat([[n], self._batch_shape_tensor()], 0)
+        return self._flow._sample_and_log_prob(shape, self._context, seed, 1.0)

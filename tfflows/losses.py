@@ -21,7 +21,7 @@ class Loss:
         """The loss of `x` `[n, ...]` given `context` `[n, context_dim]` or None, of shape `[n]`.
 
         Args:
-          flow: the `FlowModel`; its verbs (`log_prob`, `encode`, ...) may be called, and gradients
+          flow: the `FlowModel` or `FlowMixture`; its verbs (`log_prob`, `encode`, ...) may be called, and gradients
             flow through them to its weights.
         """
         raise NotImplementedError  # abstract
@@ -74,7 +74,7 @@ class RegularizedLikelihood(Loss):
         prices = {kinetic_energy: self.kinetic, bending: self.jacobian, hamilton_jacobi: self.hjb}
         prices = {cost: price for cost, price in prices.items() if price > 0.0}
         total = 0.0
-        for part in _parts(flow.bijector):
+        for part in _parts_of(flow):
             if isinstance(part, ContinuousFlow):
                 x, log_det, *costs = part.inverse_with_costs(x, context, costs=tuple(prices))
                 total = total + sum(price * cost for price, cost in zip(prices.values(), costs, strict=True))
@@ -107,7 +107,7 @@ class FlowMatching(Loss):
     """
 
     def __call__(self, flow, x, context):
-        parts = _parts(flow.bijector)
+        parts = _parts_of(flow)
         at = [i for i, part in enumerate(parts) if isinstance(part, ContinuousFlow)]
         if len(at) != 1:
             raise ValueError(f"Expected a bijector with one ContinuousFlow for flow matching; got {len(at)} of them.")
@@ -127,8 +127,15 @@ class FlowMatching(Loss):
         return tf.reduce_sum(tf.square(velocity - (z - x)), axis=-1)
 
 
+def _parts_of(flow) -> list:
+    """The parts of a flow's bijector, from the data to the latent."""
+    if not hasattr(flow, "bijector"):
+        raise ValueError(f"Expected a FlowModel for a loss of continuous flows; got a {type(flow).__name__}.")
+    return _parts(flow.bijector)
+
+
 def _parts(bijector) -> list:
-    """The parts of a bijector, those of chains inside chains too, from the data to the latent."""
+    """The parts of a bijector, those of chains inside chains too."""
     if not isinstance(bijector, Chain):
         return [bijector]
     return [inner for part in bijector.bijectors for inner in _parts(part)]

@@ -267,6 +267,33 @@ def kernel_density(x: np.ndarray, weight: np.ndarray, at: np.ndarray, width: flo
     return density.numpy(), cumulative.numpy()
 
 
+def k_means(x: np.ndarray, k: int, n_steps: int = 50, max_rows: int = 20_000) -> np.ndarray:
+    """Labels 0 .. k - 1 of rows `x` `[n, D]`: Lloyd's algorithm from k-means++ centres, found on `max_rows` of them.
+
+    Reference:
+      Arthur & Vassilvitskii (2007), k-means++: the advantages of careful seeding, SODA
+    """
+    rng = np.random.default_rng(0)
+    some = x if len(x) <= max_rows else x[rng.permutation(len(x))[:max_rows]]
+
+    def squared_distances(rows, centres):
+        return np.stack([np.sum((rows - centre) ** 2, axis=1) for centre in centres], axis=1)
+
+    centres = [some[rng.integers(len(some))]]
+    for _ in range(k - 1):
+        nearest = squared_distances(some, centres).min(axis=1)
+        total = nearest.sum()
+        centres.append(some[rng.choice(len(some), p=nearest / total) if total > 0.0 else rng.integers(len(some))])
+    centres = np.stack(centres)
+    for _ in range(n_steps):
+        labels = squared_distances(some, centres).argmin(axis=1)
+        means = [some[labels == i].mean(axis=0) if np.any(labels == i) else centres[i] for i in range(k)]
+        if np.array_equal(means, centres):
+            break
+        centres = np.stack(means)
+    return squared_distances(x, centres).argmin(axis=1)
+
+
 def wrap(x: tf.Tensor, bound: float) -> tf.Tensor:
     """Wraps a circular coordinate of period 2 * `bound` into [-bound, bound)."""
     wrapped = x - 2.0 * bound * tf.floor((x + bound) / (2.0 * bound))

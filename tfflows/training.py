@@ -30,10 +30,27 @@ EVALUATE_BATCH_SIZE = 1024
 
 
 class TrainableModel(keras.Model):
-    """A Keras model that is trained without labels; `FlowModel` adds what there is to train.
+    """A Keras model that is trained without labels.
 
-    A subclass sets `bijector`, `base` and `accepts` (an `inputs.Inputs`), and has the verbs that losses call.
+    A subclass sets `accepts` (an `inputs.Inputs`), has the verbs that losses call, and implements the following.
     """
+
+    def _flows(self) -> list:
+        """The `FlowModel`s that are trained. No property: Keras would follow it when it saves."""
+        raise NotImplementedError  # abstract
+
+    @property
+    def default_loss(self) -> Loss:
+        """What `fit` minimises unless `compile` is told otherwise."""
+        return NegativeLogLikelihood()
+
+    def _adapt(self, rows, verbose):
+        raise NotImplementedError  # abstract
+
+    def _explain(self, stream) -> str:
+        """Where a number that is not finite came from."""
+        found = next(filter(None, (explain(flow, stream) for flow in self._flows())), None)
+        return found or "Going through the data again with these weights, every number was finite."
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -81,7 +98,7 @@ class TrainableModel(keras.Model):
             steps_per_execution=steps_per_execution or 1,
             **kwargs,
         )
-        self.flow_loss = loss or self.bijector.default_loss or NegativeLogLikelihood()
+        self.flow_loss = loss or self.default_loss
         self._seed = random.getrandbits(31)
         self.use_xla = bool(jit_compile)
         self.steps_per_call = steps_per_execution
@@ -91,9 +108,6 @@ class TrainableModel(keras.Model):
         """Sets what is taken from data without gradients (Standardize, ActNorm). The first `fit` calls it."""
         rows = self.accepts.rows(x, context, sample_weight)
         self._adapt(rows, verbose)
-
-    def _adapt(self, rows, verbose):
-        self.bijector.adapt(rows.x, rows.context, sample_weight=rows.weight, verbose=verbose)
 
     def fit(
         self,
@@ -155,7 +169,7 @@ class TrainableModel(keras.Model):
             hold_out_random=automatic,
             shuffle=shuffle,
         )
-        if self.bijector.needs_adapt:
+        if any(flow.bijector.needs_adapt for flow in self._flows()):
             rows = data.adapt_rows()
             self._adapt(rows, 1 if verbose == "auto" else verbose)
         if automatic and not self.trainable_weights:  # `adapt` was all there is to it
@@ -190,7 +204,7 @@ class TrainableModel(keras.Model):
             return history
         except NonFiniteLossError as error:
             raise FloatingPointError(
-                f"The loss or its gradient is not finite {error}. {explain(self, data.stream)} The "
+                f"The loss or its gradient is not finite {error}. {self._explain(data.stream)} The "
                 "model has the weights from before that step. A smaller learning rate may help, or gradient clipping."
             ) from None
         except KeyboardInterrupt:

@@ -1,0 +1,152 @@
+"""Density: the verbs that every distribution of the package has."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from tfflows import bases, batching, inputs
+from tfflows.distribution import FlowDistribution
+from tfflows.training import TrainableModel
+
+
+class Density(TrainableModel):
+    """A distribution that is fitted, evaluated and sampled: `FlowModel`, or several of them in a `FlowMixture`.
+
+    Calling it, `flow(x)` or `flow(x, context)`, gives the log-density, inside other Keras models too.
+
+    A subclass sets `accepts` (an `inputs.Inputs`) and has `_flows`, `_log_prob` and `_sample_and_log_prob`.
+    """
+
+    # What a subclass implements, in graph.
+
+    def _log_prob(self, x, context, temperature=1.0):
+        raise NotImplementedError  # abstract
+
+    def _sample_and_log_prob(self, shape, context, seed, temperature):
+        raise NotImplementedError  # abstract
+
+    def _sample_only(self, shape, context, seed, temperature):
+        return self._sample_and_log_prob(shape, context, seed, temperature)[0]
+
+    # The verbs.
+
+    def log_prob(self, x, context=None, *, batch_size: int | None = None) -> tf.Tensor:
+        """Log-density in nats.
+
+        Args:
+          x: `[n, *event]`, NumPy array, tensor or pandas frame.
+          context: `[n, context_dim]`, if the flow is conditional.
+          batch_size: rows worked on at a time; bounds the memory.
+
+        Returns:
+          `[n]`.
+
+        Raises:
+          ValueError: for data of another shape or type, with NaN or inf, or a context that does not fit.
+        """
+        return self._over_rows("log_prob", x, context, batch_size)
+
+    def sample(self, n: int, context=None, *, seed=None, temperature=1.0, batch_size: int | None = None):
+        """Draws from the flow.
+
+        Args:
+          n: number of draws, > 0.
+          context: None; `[context_dim]` for one condition; or `[batch, context_dim]`.
+          seed: an integer or a pair of them makes the draws reproducible.
+          temperature: multiplies the spread of the latents; below 1 draws come from denser regions.
+          batch_size: rows worked on at a time; bounds the memory.
+
+        Returns:
+          `[n, *event]`, or `[n, batch, *event]` for a batch of contexts.
+        """
+        return self._draw("sample_only", n, context, seed, temperature, batch_size)
+
+    def sample_and_log_prob(self, n: int, context=None, *, seed=None, temperature=1.0, batch_size: int | None = None):
+        """Draws and the log-density they were drawn with, in one pass; arguments as in `sample`.
+
+        With a temperature other than 1 the density is that of the tempered flow.
+        """
+        return self._draw("sample_and_log_prob", n, context, seed, temperature, batch_size)
+
+    def distribution(self, context=None) -> FlowDistribution:
+        """The flow as a `tfd.Distribution`, given a context `[..., context_dim]` if it is conditional."""
+        if context is not None or self.context_dim is not None:
+            rows = None if context is None else tf.reshape(context, [-1, np.shape(context)[-1]])
+            self.accepts.context(rows, None)
+            context = tf.cast(context, self.accepts.dtype)
+        return FlowDistribution(self, context)
+
+    def call(self, x, context=None):
+        return self._log_prob(x, context)
+
+    # How they are run.
+
+    def _compiled(self, verb):
+        """The verb's function, compiled once for each padded number of rows."""
+        if verb not in self._functions:
+            self._functions[verb] = tf.function(getattr(self, f"_{verb}"), jit_compile=self.use_xla)
+        return self._functions[verb]
+
+    def _over_rows(self, verb, value, context, batch_size):
+        value = self._check_value(verb, value)
+        context = self.accepts.context(context, value.shape[0])
+        inputs.check_batch_size(batch_size)
+        if inputs.is_symbolic(value) or not tf.executing_eagerly():
+            return getattr(self, f"_{verb}")(value, context)
+        return batching.map_rows(self._compiled(verb), [value, context], batch_size)
+
+    def _check_value(self, verb, value):
+        return self.accepts.value(value)
+
+    def _draw(self, verb, n, context, seed, temperature, batch_size):
+        if not tf.is_tensor(n) and (isinstance(n, bool) or int(n) != n or n < 1):
+            raise ValueError(f"Expected a number of draws n >= 1; got {n}.")
+        if not inputs.is_symbolic(temperature) and not 0.0 <= float(temperature) < np.inf:
+            raise ValueError(f"Expected a finite temperature >= 0; got {temperature}.")
+        if any(isinstance(flow.base, bases.FromTFP) for flow in self._flows()):  # knows no other, and says so
+            bases.check_temperature(temperature)
+        inputs.check_batch_size(batch_size)
+        is_single = context is not None and len(np.shape(context)) == 1
+        context = self.accepts.context(tf.convert_to_tensor(context)[None] if is_single else context, None)
+        n_contexts = 1 if context is None else context.shape[0]
+        seed = batching.seed_pair(seed)
+        if tf.is_tensor(temperature):
+            temperature = tf.cast(temperature, self.accepts.dtype)
+        else:
+            temperature = np.asarray(temperature, self.accepts.dtype)
+        if tf.executing_eagerly():
+            function = self._compiled(verb)
+            result = batching.draw_rows(
+                lambda size, rows, seed: function([size], rows, seed, temperature),
+                int(n) * n_contexts,
+                None if context is None else tf.cast(context, self.accepts.dtype),
+                seed,
+                batch_size,
+            )
+        else:
+            if context is not None:
+                n_contexts = tf.shape(context)[0]
+                context = tf.tile(context, [n, 1])
+            result = getattr(self, f"_{verb}")([n * n_contexts], context, seed, temperature)
+        if context is None or is_single:
+            return result
+        return tf.nest.map_structure(
+            lambda r: tf.reshape(r, tf.concat([[n, n_contexts], tf.shape(r)[1:]], axis=0)), result
+        )
+
+    # Facts and files.
+
+    @property
+    def context_dim(self) -> int | None:
+        """Width of the context vectors, or None for a flow without context."""
+        return self.accepts.context_dim
+
+    def load_weights(self, filepath, **kwargs):
+        """Keras' `load_weights`, which here changes nothing unless the whole file fits."""
+        before = self.get_weights()
+        try:
+            super().load_weights(filepath, **kwargs)
+        except ValueError as error:
+            self.set_weights(before)
+            raise ValueError(f"Expected the weights of {self!r}; got a file that does not fit: {error}") from error

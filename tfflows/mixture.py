@@ -1,0 +1,170 @@
+"""FlowMixture: several flows as one distribution, trained together or each by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfflows import inputs
+from tfflows.density import Density
+from tfflows.model import FlowModel
+from tfflows.nets import Constant, build_conditioner, check_net_and_context, conditioner
+from tfflows.numerics import RANDOM, k_means
+from tfflows.serialization import deserialize, register, serialize
+
+
+@register
+class FlowMixture(Density):
+    """A weighted sum of flows, for data in several clusters, or, as an ensemble, for what one fit cannot be sure of.
+
+    log p(x) = log sum_k w_k p_k(x), with w = softmax(logits).
+
+    `fit` trains flows and weights together, by the likelihood of the sum. The first one begins with k-means: each flow
+    is adapted to a cluster of its own, so that they start apart. `fit_each` trains every flow by itself on all the data
+    instead: an ensemble, in which the weights stay equal. Where its `log_probs` disagree, the data said little.
+
+    Args:
+      flows: `FlowModel`s of one event shape and one context width, at least one. They may differ in everything else.
+      net: with a context, a Keras layer called as `net(context)` that returns a logit for each flow, or None for
+        weights that do not depend on it.
+
+    Raises:
+      ValueError: for flows that do not fit each other, for one flow given twice, or for a net without a context.
+
+    References:
+      Pires & Figueiredo (2020), Variational mixture of normalizing flows, https://arxiv.org/abs/2009.00585; ensembles:
+      Lakshminarayanan, Pritzel & Blundell (2017), https://arxiv.org/abs/1612.01474
+    """
+
+    def __init__(self, flows: Sequence[FlowModel], net: keras.layers.Layer | None = None, **kwargs):
+        flows = list(flows)
+        if not flows or not all(isinstance(flow, FlowModel) for flow in flows):
+            raise ValueError(f"Expected a list of FlowModels; got {flows!r}.")
+        if len({id(flow.bijector) for flow in flows}) < len(flows):
+            raise ValueError("Expected flows with a bijector each; got one of them twice.")
+        for fact in ("event_shape", "context_dim", "dtype"):
+            found = [getattr(flow.accepts, fact) for flow in flows]
+            if any(value != found[0] for value in found):
+                raise ValueError(f"Expected flows of one {fact}; got {found}.")
+        context_dim = flows[0].context_dim
+        if net is not None:
+            check_net_and_context(net, context_dim)
+        super().__init__(**kwargs)
+        self.flows = flows
+        self.logits = Constant((len(flows),))
+        self.net = None if net is None else build_conditioner(net, context_dim, len(flows))
+        self.accepts = inputs.Inputs(
+            flows[0].accepts.event_shape,
+            context_dim,
+            flows[0].accepts.dtype,
+            any(flow.accepts.keep_float64 for flow in flows),  # the others cast it
+        )
+        self.built = True
+
+    def log_weights(self, context=None) -> tf.Tensor:
+        """log w_k, of shape `[K]`, or `[n, K]` where they depend on the context `[n, context_dim]`."""
+        return self._log_weights(None if self.net is None else self.accepts.context(context, None))
+
+    def log_probs(self, x, context=None, *, batch_size: int | None = None) -> tf.Tensor:
+        """Log-density in nats under each flow, `[n, K]`; arguments as in `log_prob`."""
+        return self._over_rows("log_probs", x, context, batch_size)
+
+    def fit_each(self, x, context=None, sample_weight=None, *, bootstrap: bool = False, **kwargs) -> list:
+        """Fits every flow by itself, with `FlowModel.fit`, as an ensemble.
+
+        Args:
+          x, context, sample_weight, **kwargs: as in `fit`.
+          bootstrap: whether each flow sees rows of its own, as many as there are, drawn with replacement, so that their
+            differences show what other data of the kind would have given, and not only what chance in training does.
+
+        Returns:
+          Keras' history of each flow.
+
+        Raises:
+          ValueError: as `fit` does, or for bootstrap rows of a `tf.data.Dataset`.
+        """
+        self.logits.value.assign(np.zeros(len(self.flows)))
+        if not bootstrap:
+            return [flow.fit(x, context, sample_weight, **kwargs) for flow in self.flows]
+        if isinstance(x, tf.data.Dataset):
+            raise ValueError("Expected arrays to draw bootstrap rows from; got a tf.data.Dataset.")
+        rows = self.accepts.rows(x, context, sample_weight)
+        histories = []
+        for flow in self.flows:
+            drawn = rows.take(np.random.randint(len(rows), size=len(rows)))
+            histories.append(flow.fit(drawn.x, drawn.context, drawn.weight, **kwargs))
+        return histories
+
+    # What they compute, in graph.
+
+    def _log_weights(self, context):
+        logits = self.logits(None)
+        if self.net is not None:
+            logits = logits + conditioner(self.net, tf.cast(context, logits.dtype), None)
+        return tf.nn.log_softmax(logits)
+
+    def _log_probs(self, x, context, temperature=1.0):
+        return tf.stack([flow._log_prob(x, context, temperature) for flow in self.flows], axis=-1)
+
+    def _log_prob(self, x, context, temperature=1.0):
+        return tf.reduce_logsumexp(self._log_weights(context) + self._log_probs(x, context, temperature), axis=-1)
+
+    def _sample_and_log_prob(self, shape, context, seed, temperature):
+        x = self._sample_only(shape, context, seed, temperature)
+        return x, self._log_prob(x, context, temperature)
+
+    def _sample_only(self, shape, context, seed, temperature):
+        """Every flow draws every row, and one of them is kept: shapes that XLA knows, for K times the work."""
+        seeds = tf.unstack(tf.random.split(seed, len(self.flows) + 1, alg=RANDOM))
+        cumulative = tf.cumsum(tf.exp(self._log_weights(context)), axis=-1)[..., :-1]
+        shape = tf.reshape(tf.cast(shape, tf.int32), [-1])
+        u = tf.random.stateless_uniform(shape, seeds[0], dtype=cumulative.dtype, alg=RANDOM)
+        which = tf.reduce_sum(tf.cast(u[..., tf.newaxis] >= cumulative, tf.int32), axis=-1)
+        chosen = 0.0
+        for k, flow in enumerate(self.flows):
+            x = flow._sample_only(shape, context, seeds[k + 1], temperature)
+            is_kth = tf.reshape(which == k, tf.concat([shape, [1] * len(self.accepts.event_shape)], axis=0))
+            chosen = tf.where(is_kth, x, chosen)
+        return chosen
+
+    # What training asks for.
+
+    def _flows(self):
+        return self.flows
+
+    def _adapt(self, rows, verbose):
+        x = np.asarray(rows.x, np.float64).reshape(len(rows), -1)
+        least = max(10, 2 * x.shape[1])  # fewer rows say nothing of a scale
+        scale = x.std(axis=0)
+        labels = k_means((x - x.mean(axis=0)) / np.where(scale > 0.0, scale, 1.0), len(self.flows))
+        counts = np.bincount(labels, minlength=len(self.flows))
+        for k, flow in enumerate(self.flows):
+            flow._adapt(rows.take(labels == k) if counts[k] >= least else rows, verbose)
+        self.logits.value.assign(np.log(np.maximum(counts, least) / np.maximum(counts, least).sum()))
+
+    # Facts and files.
+
+    def get_config(self):
+        return {
+            "name": self.name,
+            "trainable": self.trainable,
+            "flows": [flow.get_config() for flow in self.flows],
+            "net": serialize(self.net),
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        flows = [FlowModel.from_config(flow) for flow in config.pop("flows")]
+        return cls(flows, deserialize(config.pop("net")), **config)
+
+    def __repr__(self):
+        return f"FlowMixture({list(self.flows)})"
+
+    def summary(self, print_fn=print, **kwargs):
+        """Prints every flow part by part, as its own `summary` does."""
+        for flow in self.flows:
+            flow.summary(print_fn, **kwargs)
