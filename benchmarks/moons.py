@@ -10,6 +10,7 @@ Results: `results/moons.md`, `.json`.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import pathlib
@@ -63,7 +64,7 @@ FAMILIES = {
     "OTFlow": {"torchflows": "OTFlowBijection"},
     "FlowMatching": {},
 }
-NORMFLOWS_LAYERS = 8  # normflows' layers come one by one; its README stacks 32 of the smallest
+NORMFLOWS_LAYERS = {"Planar": 16, "Radial": 16}  # else 8: normflows' layers come one by one
 SEED = 0
 # The rule of `fit(x)`: see `tfflows.callbacks`.
 BATCH_SIZE = 256
@@ -86,10 +87,11 @@ COLUMNS = {
 NOTES = """
 4000 training and 10,000 test rows of scikit-learn's `make_moons` (noise 0.1, seeds 0 and 1), standardised by the
 training rows. "fit, s" includes compiling. "round trip" is the greatest error of a test row after encode and decode,
-in float32. The peers' flows have their library's default sizes (normflows has none: 8 layers, nets of 64-64), and
-train with Adam at 1e-3 on batches of 256, gradients clipped to a norm of 5, with 10 % held out and the rule of
-`fit(x)`: the rate falls by 0.3 after 15 epochs without a better held-out likelihood, training ends after 30 or at the
-time limit, and the best weights are restored. torchflows' planar, radial and Sylvester flows have no density of data.
+in float32. The peers' flows have their library's default sizes (normflows has none: 8 layers and nets of 64-64, or 16
+planar or radial ones), and train with Adam at 1e-3 on batches of 256, gradients clipped to a norm of 5, with 10 %
+held out and the rule of `fit(x)`: the rate falls by 0.3 after 15 epochs without a better held-out likelihood,
+training ends after 30 or at the time limit, and the best weights are restored. torchflows' planar, radial and
+Sylvester flows have no density of data.
 """
 LIBRARIES = ("tfflows", "zuko", "normflows", "torchflows")
 
@@ -144,7 +146,7 @@ def normflows_flow(preset: str):
 
     mixes = preset in ("RealNVP", "MAF", "MaskedAutoregressiveRQNSF")
     layers = []
-    for i in range(NORMFLOWS_LAYERS):
+    for i in range(NORMFLOWS_LAYERS.get(preset, 8)):
         if i > 0 and mixes:
             layers.append(nf.flows.Permute(2, mode="swap"))
         layers.append(layer(i))
@@ -166,8 +168,8 @@ def torchflows_flow(name: str):
     return flows.Flow(architecture((2,)))
 
 
-def train_torch(module, log_prob, train, limit: float) -> int:
-    """The loop for a peer, for at most `limit` seconds; returns the number of epochs."""
+def train_torch(module, log_prob, after_step, train, limit: float) -> int:
+    """The loop for a peer, `after_step()` after each step, for at most `limit` seconds. Returns the number of epochs."""
     import copy
 
     import torch
@@ -191,6 +193,7 @@ def train_torch(module, log_prob, train, limit: float) -> int:
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
             optimizer.step()
+            after_step()
         module.eval()
         score = float(-log_prob(held).detach().mean())  # residual and continuous flows need gradients for it
         slower.step(score)
@@ -216,10 +219,15 @@ def run_torch(settings: dict, train, test) -> dict:
     else:
         module = normflows_flow(preset) if library == "normflows" else torchflows_flow(settings["flow"])
         log_prob = module.log_prob
+    after_step = lambda: None  # noqa: E731
+    if (library, preset) == ("normflows", "ResidualFlow"):
+        import normflows
+
+        after_step = functools.partial(normflows.utils.update_lipschitz, module, 5)
     x = torch.from_numpy(test)
     log_prob(x[:8])  # some build themselves at the first call
     started = time.perf_counter()
-    epochs = train_torch(module, log_prob, train, settings["limit"])
+    epochs = train_torch(module, log_prob, after_step, train, settings["limit"])
     seconds = time.perf_counter() - started
     log_probs = np.concatenate([log_prob(rows).detach().numpy() for rows in x.split(1000)])
     weights = sum(p.numel() for p in module.parameters() if p.requires_grad)
@@ -244,7 +252,8 @@ def main() -> None:
     parser.add_argument("--presets", nargs="+", choices=FAMILIES, default=list(FAMILIES))
     parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=list(LIBRARIES))
     parser.add_argument("--limit", type=float, default=300.0, help="seconds that a peer trains at most")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1, help="of each model")
+    parser.add_argument("--at-once", type=int, default=2, help="models that train at the same time")
     parser.add_argument("--peer-python", help="a Python with the peers; else one is installed into .peers/")
     parser.add_argument("--output", type=pathlib.Path, default=peers.RESULTS / "moons", help="without a suffix")
     parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
@@ -258,22 +267,34 @@ def main() -> None:
         {"preset": "truth", "library": "closed form", "nll": f"{-exact.mean():.4f}"},
         {"preset": "Gaussian", "library": "closed form", "nll": f"{-gaussian.mean():.4f}"},
     ]
-    facts = {"seed": SEED, "threads": args.threads, "limit, s": args.limit} | peers.machine()
+    lines = [
+        {"preset": preset, "library": library, "flow": flow}
+        for preset in args.presets
+        for library, flow in ({"tfflows": preset} | FAMILIES[preset]).items()
+        if library in args.libraries
+    ]
+    pythons = {"tfflows": sys.executable}
+    if set(args.libraries) != {"tfflows"}:
+        pythons |= dict.fromkeys(LIBRARIES[1:], peers.peer_python(args.peer_python))
+    settings = {"threads": args.threads, "limit": args.limit}
+    facts = settings | {"seed": SEED, "models at once": args.at_once} | peers.machine()
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "moons.npz"
         np.savez(path, train=train, test=test)
-        for preset in args.presets:
-            flows = {"tfflows": preset} | FAMILIES[preset]
-            for library in (name for name in args.libraries if name in flows):
-                line = {"preset": preset, "library": library, "flow": flows[library]}
-                python = sys.executable if library == "tfflows" else peers.peer_python(args.peer_python)
-                settings = line | {"data": str(path), "threads": args.threads, "limit": args.limit}
-                found = peers.run_worker(
-                    python, __file__, settings, n_threads=args.threads, timeout=2.0 * args.limit + 600.0
-                )
-                rows.append(line | found)
-                print(preset, library, found.get("error") or (found["nll"], found["seconds"]), flush=True)
-                peers.write_results(args.output, "Two moons by default", COLUMNS, rows, facts, NOTES)
+        jobs = [(pythons[line["library"]], settings | line | {"data": str(path)}) for line in lines]
+        timeout = 2.0 * args.limit + 600.0
+        for i, found in peers.run_workers(
+            __file__, jobs, at_once=args.at_once, n_threads=args.threads, timeout=timeout
+        ):
+            lines[i] |= found
+            print(
+                lines[i]["preset"],
+                lines[i]["library"],
+                found.get("error") or (found["nll"], found["seconds"]),
+                flush=True,
+            )
+            done = [*rows, *(line for line in lines if "nll" in line or "error" in line)]
+            peers.write_results(args.output, "Two moons by default", COLUMNS, done, facts, NOTES)
 
 
 if __name__ == "__main__":

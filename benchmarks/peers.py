@@ -11,8 +11,11 @@ import json
 import os
 import pathlib
 import platform
+import queue
+import shutil
 import subprocess
 import venv
+from concurrent import futures
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -87,12 +90,16 @@ def environment(n_threads: int) -> dict[str, str]:
     return dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3") | dict.fromkeys(THREAD_VARIABLES, str(n_threads))
 
 
-def run_worker(python: str, script: str, settings: dict, *, n_threads: int, timeout: float) -> dict:
-    """Runs `python script --worker <settings>` and reads the last line that it prints, as JSON.
+def run_worker(
+    python: str, script: str, settings: dict, *, n_threads: int, timeout: float, cores: list[int] | None = None
+) -> dict:
+    """Runs `python script --worker <settings>`, on `cores` if given, and reads the last line it prints, as JSON.
 
     A worker that fails, or outlasts `timeout` seconds, gives `{"error": ...}` instead of an exception.
     """
     command = [python, script, "--worker", json.dumps(settings)]
+    if cores is not None and shutil.which("taskset"):
+        command = ["taskset", "--cpu-list", ",".join(map(str, cores)), *command]
     try:
         done = subprocess.run(command, env=environment(n_threads), capture_output=True, text=True, timeout=timeout)
         if done.returncode == 0:
@@ -103,6 +110,30 @@ def run_worker(python: str, script: str, settings: dict, *, n_threads: int, time
         return {"error": str(error)}
     except (IndexError, json.JSONDecodeError):
         return {"error": "printed no line of JSON"}
+
+
+def run_workers(script: str, jobs: list[tuple[str, dict]], *, at_once: int, n_threads: int, timeout: float):
+    """`run_worker` for each of `jobs`, a Python and its settings, some `at_once`, each on processors of its own.
+
+    Yields the number of a job and what it found, as they end.
+    """
+    free = queue.SimpleQueue()
+    for slot in range(at_once):
+        free.put(slot)
+
+    def run(job):
+        slot = free.get()
+        python, settings = job
+        cores = list(range(slot * n_threads, (slot + 1) * n_threads))
+        try:
+            return run_worker(python, script, settings, n_threads=n_threads, timeout=timeout, cores=cores)
+        finally:
+            free.put(slot)
+
+    with futures.ThreadPoolExecutor(at_once) as pool:
+        running = {pool.submit(run, job): i for i, job in enumerate(jobs)}
+        for future in futures.as_completed(running):
+            yield running[future], future.result()
 
 
 def versions(*packages: str) -> dict[str, str]:

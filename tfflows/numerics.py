@@ -38,15 +38,39 @@ def training_seed() -> tf.Tensor | None:
     return _seed.get()
 
 
-def random_signs(shape, seed: tf.Tensor | None, dtype) -> tf.Tensor:
-    """-1 or 1 at random, from `seed` (two integers); without one, the same signs for every row.
+def random_signs(x: tf.Tensor, n_probes: int) -> tf.Tensor:
+    """Signs -1 or 1 at random for each row of `x` `[n, D]`: `[n_probes, n, D]`, for estimates of traces.
 
-    The rows are the last axis but one: so a row's estimate does not depend on which others are with it.
+    Inside `training_randomness` they are drawn from its seed. Elsewhere they are a scrambled function of the numbers in
+    the row: a row has the same ones every time, whichever rows are with it, and the errors of many rows average out.
     """
+    seed = training_seed()
     if seed is None:
-        shape, seed = [*shape[:-2], 1, shape[-1]], tf.zeros([2], tf.int32)
-    bits = tf.random.stateless_uniform(shape, seed, maxval=2, dtype=tf.int32, alg=RANDOM)
-    return tf.cast(2 * bits - 1, dtype)
+        return tf.cast(2 * _hashed_bits(x, n_probes) - 1, x.dtype)
+    bits = tf.random.stateless_uniform([n_probes, *tf.unstack(tf.shape(x))], seed, maxval=2, dtype=tf.int32, alg=RANDOM)
+    return tf.cast(2 * bits - 1, x.dtype)
+
+
+def _hashed_bits(x, n_probes):
+    """0 or 1 for each probe and scalar of each row `[n_probes, n, D]`, by MurmurHash3's mixing of the row's bits."""
+    odd = 2654435761  # 2^32 over the golden ratio, and odd, so that no multiple of it is lost
+    n_dim = x.shape[-1]
+
+    def mixed(number):
+        for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+            number = tf.bitwise.bitwise_xor(number, tf.bitwise.right_shift(number, tf.constant(shift, tf.uint32)))
+            number *= tf.constant(factor, tf.uint32)
+        return tf.bitwise.bitwise_xor(number, tf.bitwise.right_shift(number, tf.constant(16, tf.uint32)))
+
+    def constants(count, first):
+        return tf.constant([(first + i) * odd % 2**32 for i in range(count)], tf.uint32)
+
+    # + 0.0 makes one zero of both.
+    bits = tf.bitcast(tf.cast(tf.stop_gradient(x), tf.float32) + 0.0, tf.uint32)
+    row = mixed(tf.reduce_sum(mixed(tf.bitwise.bitwise_xor(bits, constants(n_dim, 1))), axis=-1))
+    cell = tf.reshape(constants(n_probes * n_dim, n_dim + 1), [n_probes, 1, n_dim])
+    last = mixed(tf.bitwise.bitwise_xor(row[:, tf.newaxis], cell))
+    return tf.cast(tf.bitwise.right_shift(last, tf.constant(31, tf.uint32)), tf.int32)
 
 
 def softclip(x: tf.Tensor, bound: float) -> tf.Tensor:

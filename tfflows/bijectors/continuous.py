@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfflows.bijectors.base import Bijector
 from tfflows.nets import Potential, Velocity, as_rows, describe_net
-from tfflows.numerics import check_counts, in_graph, random_signs, training_seed
+from tfflows.numerics import check_counts, in_graph, random_signs
 from tfflows.ode import RungeKutta4, Solver
 from tfflows.serialization import Record, register
 
@@ -42,8 +42,8 @@ class ExactTrace(Trace):
 class HutchinsonTrace(Trace):
     """The mean of e^T J e over random signs e: the trace of J on average.
 
-    A step of `fit` draws new signs for every row, so the gradient has no bias. Elsewhere all rows have the same
-    signs every time: log-densities can be repeated, but remain estimates.
+    A step of `fit` draws new signs for every row, so the gradient has no bias. Elsewhere the signs follow from the
+    row's numbers: log-densities can be repeated, but remain estimates, whose errors average out over rows.
 
     Args:
       n_probes: K, the number of sign vectors.
@@ -62,8 +62,7 @@ class HutchinsonTrace(Trace):
         check_counts(n_probes=self.n_probes)
 
     def directions(self, x):
-        signs = random_signs([self.n_probes, tf.shape(x)[0], x.shape[-1]], training_seed(), x.dtype)
-        return signs / self.n_probes**0.5
+        return random_signs(x, self.n_probes) / self.n_probes**0.5
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,8 +43,8 @@ class ExactLogDet(LogDet):
 class PowerSeries(LogDet):
     """sum_k (-1)^(k+1) trace(J^k) / k, cut off, with traces as means of e^T J^k e over random signs e.
 
-    The signs are new in each step of `fit`, and always the same elsewhere. With a Lipschitz coefficient c, cutting off
-    after n terms leaves an error of at most D c^(n+1) / ((n + 1) (1 - c)).
+    The signs are new in each step of `fit`; elsewhere they follow from the row's numbers. With a Lipschitz coefficient
+    c, cutting off after n terms leaves an error of at most D c^(n+1) / ((n + 1) (1 - c)).
 
     Args:
       n_terms: terms of the series, >= 1.
@@ -73,13 +73,16 @@ class PowerSeries(LogDet):
 class RussianRoulette(LogDet):
     """The same series, cut off at random and reweighted: its mean is that of the whole series.
 
-    A step of `fit` takes n_exact terms and then N more, N >= j with probability 2^-j, new in each step. Elsewhere the
-    densities are those of `n_terms` terms, so that they can be repeated.
+    A step of `fit` takes n_exact terms and then N more, N >= j with probability decay^j, new in each step. Elsewhere
+    densities can be repeated: they are exact up to 8 scalars, and those of `n_terms` terms beyond.
 
     Args:
       n_exact: terms always taken, >= 1.
       n_terms: terms outside training, and the most in it; at least n_exact.
       n_probes: sign vectors, >= 1.
+      decay: in (0, 1). Terms shrink like the powers of the contraction's coefficient c: far below c^2 the rare long
+        series weigh so much that training hardly gets on, where the paper's 1/2 needs contractions well below 0.7. It
+        costs decay / (1 - decay) terms more on average.
 
     Raises:
       ValueError: for numbers that do not fit.
@@ -92,28 +95,33 @@ class RussianRoulette(LogDet):
     n_exact: int = 2
     n_terms: int = 20
     n_probes: int = 1
+    decay: float = 0.8
 
     def __post_init__(self):
         check_counts(n_exact=self.n_exact, n_terms=self.n_terms, n_probes=self.n_probes)
         if self.n_exact > self.n_terms:
             raise ValueError(f"Expected n_exact <= n_terms; got {self.n_exact} and {self.n_terms}.")
+        if not 0.0 < self.decay < 1.0:
+            raise ValueError(f"Expected decay in (0, 1); got {self.decay}.")
 
     def __call__(self, push, x):
         seed = training_seed()
+        if seed is None and x.shape[-1] <= MAX_DIM_EXACT:
+            return ExactLogDet()(push, x)
         if seed is None:
             return _series(push, x, self.n_probes, tf.ones([self.n_terms], x.dtype), self.n_terms)
         beyond = np.maximum(np.arange(1, self.n_terms + 1) - self.n_exact, 0)
-        at_least = 0.5**beyond  # the probability that a term is taken
+        at_least = self.decay**beyond  # the probability that a term is taken
         # Another seed than that of the signs.
         u = tf.random.stateless_uniform([], seed + tf.constant([1, 0], seed.dtype), dtype=x.dtype, alg=RANDOM)
-        n_taken = self.n_exact + tf.reduce_sum(tf.cast(u < 0.5 ** np.arange(1, self.n_terms + 1), tf.int32))
+        n_taken = self.n_exact + tf.reduce_sum(tf.cast(u < self.decay ** np.arange(1, self.n_terms + 1), tf.int32))
         weights = tf.constant(1.0 / at_least, x.dtype)
         return _series(push, x, self.n_probes, weights, tf.minimum(n_taken, self.n_terms))
 
 
 def _series(push, x, n_probes, weights, n_taken):
     """sum over k <= n_taken of weights_k (-1)^(k+1) e^T J^k e / k, for the mean over signs e."""
-    signs = random_signs([n_probes, tf.shape(x)[0], x.shape[-1]], training_seed(), x.dtype) + tf.zeros_like(x)
+    signs = random_signs(x, n_probes)
 
     def body(k, powers, total):
         powers = push(powers)
