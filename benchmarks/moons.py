@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import importlib
 import json
 import os
 import pathlib
@@ -155,21 +156,16 @@ def normflows_flow(preset: str):
 
 def torchflows_flow(name: str):
     from torchflows import flows
-    from torchflows.bijections import continuous, finite
 
-    rooms = (
-        finite.autoregressive.architectures,
-        finite.residual.architectures,
-        continuous.ffjord,
-        continuous.rnode,
-        continuous.otflow,
-    )
+    rooms = ("finite.autoregressive.architectures", "finite.residual.architectures")
+    rooms += ("continuous.ffjord", "continuous.rnode", "continuous.otflow")
+    rooms = [importlib.import_module(f"torchflows.bijections.{room}") for room in rooms]
     architecture = next(getattr(room, name) for room in rooms if hasattr(room, name))
     return flows.Flow(architecture((2,)))
 
 
 def train_torch(module, log_prob, after_step, train, limit: float) -> int:
-    """The loop for a peer, `after_step()` after each step, for at most `limit` seconds. Returns the number of epochs."""
+    """The loop for a peer, `after_step()` after each step, for at most `limit` seconds; returns the epochs."""
     import copy
 
     import torch
