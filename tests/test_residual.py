@@ -10,7 +10,7 @@ import tfflows as tff
 from tfflows import FlowModel
 from tfflows import bijectors as tfb
 from tfflows.nets import LipschitzMLP
-from tfflows.numerics import log_det_of_positive, spectral_norm_bound, training_randomness
+from tfflows.numerics import log_det_of_positive, random_signs, spectral_norm_bound, training_randomness
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (3, 40), (40, 3), (64, 64), (1, 7)])
@@ -92,6 +92,37 @@ def test_estimators_have_the_right_mean_and_repeat_outside_training(float64, log
     truth = np.mean(exact.inverse_and_log_det(x)[1])
     assert np.std(draws) > 0.0
     assert abs(np.mean(draws) - truth) < 4.0 * np.std(draws) / np.sqrt(len(draws))
+
+
+def test_roulette_is_exact_outside_training_in_few_dimensions_only(float64):
+    few = [tff.ResidualFlow(3, n_layers=1, hidden=(6,), log_det=log_det) for log_det in (None, tfb.ExactLogDet())]
+    for bijector in few:
+        randomise(bijector)
+    x = points(few[0], (20,))
+    estimate, exact = (bijector.inverse_and_log_det(x)[1] for bijector in few)
+    np.testing.assert_allclose(estimate, exact, rtol=1e-12)
+    many = [tff.ResidualFlow(12, n_layers=1, hidden=(12,), log_det=log_det) for log_det in (None, tfb.ExactLogDet())]
+    for bijector in many:
+        randomise(bijector)
+    x = points(many[0], (3000,))
+    error = many[0].inverse_and_log_det(x)[1].numpy() - many[1].inverse_and_log_det(x)[1].numpy()
+    # An error of its own for each row, which averages out.
+    assert np.std(error) > 0.01
+    assert abs(np.mean(error)) < 4.0 * np.std(error) / np.sqrt(len(error))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_signs_of_rows_are_their_own_and_unrelated(rng, dtype):
+    for x in (rng.normal(size=(20_000, 3)), np.linspace(0.0, 1.0, 20_000)[:, None] * np.ones(3)):
+        x = tf.constant(x, dtype)
+        signs = random_signs(x, 2).numpy()
+        assert signs.shape == (2, 20_000, 3)
+        assert set(np.unique(signs)) == {-1.0, 1.0}
+        np.testing.assert_array_equal(random_signs(x[5:9], 2), signs[:, 5:9])
+        np.testing.assert_array_equal(tf.function(random_signs, jit_compile=True)(x[:9], 2), signs[:, :9])
+        columns = signs.transpose(0, 2, 1).reshape(6, -1)
+        assert np.abs(np.mean(columns, axis=1)).max() < 0.04
+        assert np.abs(np.corrcoef(columns) - np.eye(6)).max() < 0.04
 
 
 def test_gradients_through_the_fixed_point_equal_differences(float64, rng):

@@ -8,6 +8,7 @@ from scipy import stats
 
 import tfflows as tff
 from tfflows import FlowModel
+from tfflows.bijectors import sliced
 from tfflows.bijectors.sliced import _distance, _farthest_from_normal
 from tfflows.numerics import kernel_density, weighted_quantile
 
@@ -38,6 +39,23 @@ def test_fit_runs_it_and_beats_a_normal(tmp_path, capsys):
     np.testing.assert_array_equal(again.log_prob(test), flow.log_prob(test))
     draws = flow.sample(4000, seed=0)
     assert abs(-np.mean(MOONS.log_prob(draws.numpy())) + np.mean(MOONS.log_prob(test))) < 1.5
+
+
+def test_ctrl_c_keeps_the_layers_that_are_found(monkeypatch):
+    x = MOONS.sample(300, seed=0)
+    flow, search, calls = small(), sliced._farthest_from_normal, []
+
+    def interrupted(*args):
+        calls.append(args)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return search(*args)
+
+    monkeypatch.setattr(sliced, "_farthest_from_normal", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        flow.fit(x, verbose=0)
+    assert 1 <= flow.bijector.bijectors[1].n_found <= 5
+    assert flow.evaluate(x, verbose=0) < 0.5 * np.linalg.slogdet(2.0 * np.pi * np.e * np.cov(x.T))[1]
 
 
 def test_same_seed_same_layers_and_more_fits_change_nothing():

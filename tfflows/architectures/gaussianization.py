@@ -43,8 +43,8 @@ def GaussianizationFlow(
         net = None if context_dim is None else MLP(n_dim * f.n_parameters, hidden)
         if i > 0 and n_dim > 1:
             layers.append(Householder(n_dim))
-        # With all components equal the gradient of standardised data is zero.
-        layers.append(Elementwise(f, n_dim, net, context_dim, keras.initializers.RandomNormal(stddev=0.1)))
+        # With all components equal the gradient of standardised data is zero, and nearly equal ones part slowly.
+        layers.append(Elementwise(f, n_dim, net, context_dim, keras.initializers.RandomNormal(stddev=0.5)))
     return standardized(n_dim, layers)
 
 

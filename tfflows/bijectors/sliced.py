@@ -97,9 +97,17 @@ class Sliced(Bijector):
         x, weight = x[weight > 0.0], weight[weight > 0.0]
         if len(x) < 10:
             raise ValueError(f"Expected at least 10 rows of positive weight; got {len(x)}.")
-        found = _find_layers(
-            x, weight, self._spline, self._n_layers, self._n_directions, verbose=verbose, **self._settings
-        )
+        found = []
+        try:
+            _find_layers(
+                found, x, weight, self._spline, self._n_layers, self._n_directions, verbose=verbose, **self._settings
+            )
+        except KeyboardInterrupt:
+            self._keep(found)
+            raise
+        self._keep(found)
+
+    def _keep(self, found):
         directions, knots = np.zeros(self._directions.shape), np.zeros(self._knots.shape)
         for i, (a, params) in enumerate(found):
             directions[i], knots[i] = a, params
@@ -139,8 +147,11 @@ class Sliced(Bijector):
         return f"Sliced: {max(self.n_found, 0)} of {self._n_layers} layers, {self._n_directions} directions each"
 
 
-def _find_layers(x, weight, spline, n_layers, n_directions, *, step, patience, held_out, seed, verbose):
-    """[(directions `[D, K]`, parameters of their splines)], layer after layer."""
+def _find_layers(found, x, weight, spline, n_layers, n_directions, *, step, patience, held_out, seed, verbose):
+    """Fills the list `found` with (directions `[D, K]`, parameters of their splines), layer after layer.
+
+    However it ends, by Ctrl-C too, what is left there are the layers up to the best.
+    """
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(x))
     n_held_out = min(max(round(held_out * len(x)), 2), len(x) // 2)
@@ -148,25 +159,27 @@ def _find_layers(x, weight, spline, n_layers, n_directions, *, step, patience, h
     values = {name: x[index] for name, index in rows.items()}
     weights = {name: weight[index] / np.sum(weight[index]) for name, index in rows.items()}
     log_dets = {name: np.zeros(len(index)) for name, index in rows.items()}
-    found, scores = [], [_score(values["held out"], log_dets["held out"], weights["held out"])]
+    scores = [_score(values["held out"], log_dets["held out"], weights["held out"])]
     shown = "held_out_log_prob"
     bar = keras.utils.Progbar(n_layers, unit_name="layer", stateful_metrics=[shown]) if verbose else None
-    for i in range(n_layers):
-        some = rng.permutation(len(values["fit"]))[:MAX_ROWS]
-        share = weights["fit"][some] / np.sum(weights["fit"][some])
-        directions = _farthest_from_normal(values["fit"][some], share, n_directions, rng)
-        params = _towards_normal(values["fit"] @ directions, weights["fit"], spline, step)
-        for name in values:
-            values[name], log_slope = _apply(spline, values[name], directions, params)
-            log_dets[name] += log_slope
-        found.append((directions, params))
-        scores.append(_score(values["held out"], log_dets["held out"], weights["held out"]))
-        is_last = i + 1 - np.nanargmax(scores) >= patience or not np.isfinite(scores[-1]) or i + 1 == n_layers
-        if bar is not None:
-            bar.update(i + 1, values=[(shown, scores[-1])], finalize=bool(is_last))
-        if is_last:
-            break
-    return found[: int(np.nanargmax(scores))]
+    try:
+        for i in range(n_layers):
+            some = rng.permutation(len(values["fit"]))[:MAX_ROWS]
+            share = weights["fit"][some] / np.sum(weights["fit"][some])
+            directions = _farthest_from_normal(values["fit"][some], share, n_directions, rng)
+            params = _towards_normal(values["fit"] @ directions, weights["fit"], spline, step)
+            for name in values:
+                values[name], log_slope = _apply(spline, values[name], directions, params)
+                log_dets[name] += log_slope
+            found.append((directions, params))
+            scores.append(_score(values["held out"], log_dets["held out"], weights["held out"]))
+            is_last = i + 1 - np.nanargmax(scores) >= patience or not np.isfinite(scores[-1]) or i + 1 == n_layers
+            if bar is not None:
+                bar.update(i + 1, values=[(shown, scores[-1])], finalize=bool(is_last))
+            if is_last:
+                break
+    finally:
+        del found[int(np.nanargmax(scores)) :]
 
 
 def _score(z, log_det, weight):
