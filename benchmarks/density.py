@@ -437,14 +437,16 @@ def main() -> None:
     gaussian |= summarize(data.gaussian_log_prob(train, test))
     shared = ("seconds", "hidden", "bins", "batch_size", "learning_rate", "threads", "seed")
     settings = {key: getattr(args, key) for key in shared}
+    output = args.output or peers.RESULTS / args.dataset
     lines = [
         {"preset": preset, "library": library, "layers": args.layers or N_LAYERS[preset]}
-        for preset in args.presets
+        for preset in N_LAYERS
         for library in ("tfflows", *PEERS.get(preset, ()))
-        if library in args.libraries
     ]
+    chosen = [line for line in lines if line["preset"] in args.presets and line["library"] in args.libraries]
+    if len(chosen) < len(lines):
+        peers.fill_from_last(output, [line for line in lines if line not in chosen], ("preset", "library", "layers"))
     facts = settings | {"models at once": args.at_once, "test_rows": len(test), **peers.machine()}
-    output = args.output or peers.RESULTS / args.dataset
     peer_python = None
     if set(args.libraries) != {"tfflows"}:
         peer_python = peers.peer_python(args.peer_python)
@@ -454,13 +456,13 @@ def main() -> None:
         del train
         jobs = [
             (sys.executable if line["library"] == "tfflows" else peer_python, settings | line | {"arrays": str(path)})
-            for line in lines
+            for line in chosen
         ]
         done = peers.run_workers(
-            __file__, jobs, at_once=args.at_once, n_threads=args.threads, timeout=args.seconds + 1200
+            __file__, jobs, at_once=args.at_once, n_threads=args.threads, timeout=args.seconds + 400
         )
         for i, found in done:
-            line = lines[i]
+            line = chosen[i]
             if "versions" in found:
                 facts[f"{line['library']} versions"] = ", ".join(f"{k} {v}" for k, v in found.pop("versions").items())
             line |= found | {"published": published.get(line["preset"], "")}

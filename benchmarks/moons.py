@@ -53,6 +53,9 @@ FAMILIES = {
     "InverseAutoregressiveRQNSF": {"torchflows": "InverseAutoregressiveRQNSF"},
     "InverseAutoregressiveLRS": {"torchflows": "InverseAutoregressiveLRS"},
     "InverseNAF": {"torchflows": "InverseAutoregressiveDeepSF"},
+    "InverseUMNNMAF": {},
+    "InverseSOSPF": {},
+    "InverseBPF": {},
     "GaussianizationFlow": {"zuko": "GF"},
     "SINF": {},
     "Planar": {"normflows": "Planar"},
@@ -265,10 +268,12 @@ def main() -> None:
     ]
     lines = [
         {"preset": preset, "library": library, "flow": flow}
-        for preset in args.presets
+        for preset in FAMILIES
         for library, flow in ({"tfflows": preset} | FAMILIES[preset]).items()
-        if library in args.libraries
     ]
+    chosen = [line for line in lines if line["preset"] in args.presets and line["library"] in args.libraries]
+    if len(chosen) < len(lines):
+        peers.fill_from_last(args.output, [line for line in lines if line not in chosen], ("preset", "library"))
     pythons = {"tfflows": sys.executable}
     if set(args.libraries) != {"tfflows"}:
         pythons |= dict.fromkeys(LIBRARIES[1:], peers.peer_python(args.peer_python))
@@ -277,18 +282,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "moons.npz"
         np.savez(path, train=train, test=test)
-        jobs = [(pythons[line["library"]], settings | line | {"data": str(path)}) for line in lines]
-        timeout = 2.0 * args.limit + 600.0
+        jobs = [(pythons[line["library"]], settings | line | {"data": str(path)}) for line in chosen]
+        timeout = args.limit + 600.0
         for i, found in peers.run_workers(
             __file__, jobs, at_once=args.at_once, n_threads=args.threads, timeout=timeout
         ):
-            lines[i] |= found
-            print(
-                lines[i]["preset"],
-                lines[i]["library"],
-                found.get("error") or (found["nll"], found["seconds"]),
-                flush=True,
-            )
+            line = chosen[i]
+            line |= found
+            result = found.get("error") or (found["nll"], found["seconds"])
+            print(line["preset"], line["library"], result, flush=True)
             done = [*rows, *(line for line in lines if "nll" in line or "error" in line)]
             peers.write_results(args.output, "Two moons by default", COLUMNS, done, facts, NOTES)
 

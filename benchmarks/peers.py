@@ -159,6 +159,16 @@ def machine() -> dict:
     }
 
 
+def fill_from_last(path: pathlib.Path, lines: list[dict], keys: tuple[str, ...]) -> None:
+    """Fills lines that are not measured in this run from those written before, which have the same values of `keys`."""
+    path = path.with_suffix(".json")
+    if not path.exists():
+        return
+    before = {tuple(row.get(key) for key in keys): row for row in json.loads(path.read_text())["rows"]}
+    for line in lines:
+        line |= before.get(tuple(line[key] for key in keys), {})
+
+
 def write_results(path: pathlib.Path, title: str, columns: dict[str, str], rows: list[dict], facts: dict, notes: str):
     """Writes `<path>.md` and `<path>.json`.
 

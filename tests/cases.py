@@ -172,6 +172,8 @@ PRESETS["InvertibleResNet"] = lambda: tff.InvertibleResNet(3, **SMALL, coefficie
 PRESETS["ResidualFlow_context"] = lambda: tff.ResidualFlow(
     3, **SMALL, coefficient=0.5, log_det=tfb.ExactLogDet(), context_dim=C
 )
+for preset in (tff.InverseUMNNMAF, tff.InverseSOSPF, tff.InverseBPF):
+    PRESETS[f"{preset.__name__}_context"] = functools.partial(preset, 3, n_layers=1, hidden=HIDDEN, context_dim=C)
 PRESETS["SINF"] = lambda: tff.SINF(D, n_layers=3, n_knots=8)
 PRESETS["CouplingRQNSF_circular"] = lambda: tff.CouplingRQNSF(D, **SMALL, circular=True)
 PRESETS["FFJORD"] = lambda: tff.FFJORD(2, hidden=(6, 6), solver=FINE)

@@ -15,7 +15,10 @@ from tfflows.architectures.monotonic import (
     CouplingNAF,
     CouplingUMNN,
     FlowPlusPlus,
+    InverseBPF,
     InverseNAF,
+    InverseSOSPF,
+    InverseUMNNMAF,
 )
 from tfflows.architectures.residual import InvertibleResNet, Planar, Radial, ResidualFlow, Sylvester
 from tfflows.architectures.splines import (
@@ -47,7 +50,10 @@ __all__ = [
     "GaussianizationFlow",
     "InverseAutoregressiveLRS",
     "InverseAutoregressiveRQNSF",
+    "InverseBPF",
     "InverseNAF",
+    "InverseSOSPF",
+    "InverseUMNNMAF",
     "InvertibleResNet",
     "MaskedAutoregressiveLRS",
     "MaskedAutoregressiveRQNSF",
