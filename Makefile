@@ -20,7 +20,7 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/speed.py
 
 bench-power: .venv/installed
-	$(BIN)/python benchmarks/power.py --data "$(DATA)" --seconds $(SECONDS)
+	$(BIN)/python benchmarks/density.py --dataset power --data "$(DATA)" --seconds $(SECONDS)
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

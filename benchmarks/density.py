@@ -89,7 +89,7 @@ BOUND = 5.0
 CLIP_NORM = 5.0
 ADAM_EPSILON = 1e-7
 TEST_BATCH = 1024
-EVALUATION_SECONDS = 40.0
+EVALUATION_SECONDS = 20.0
 STEPS_PER_CALL = 4  # of tfflows, after which the clock is read
 SINF_ROWS = 100_000
 
@@ -105,7 +105,7 @@ COLUMNS = {
     "result": "test log-likelihood, nats",
 }
 NOTES = """
-+- is two standard errors over the test rows, which are fewer where evaluating all of them would take over 40 s. The
++- is two standard errors over the test rows, which are fewer where evaluating all of them would take over 20 s. The
 training time includes the first step, in which tfflows compiles; ms/step leaves it out. "published" is the best of
 the papers' results of long training, often of larger nets: Kobyzev, Prince & Brubaker (survey), Papamakarios et al.
 (MAF), Durkan et al. (NSF), Grathwohl et al. (FFJORD). Steps of SINF are layers, found on the first 100,000 rows.
@@ -412,7 +412,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--threads", type=int, default=1, help="of each model")
     parser.add_argument("--at-once", type=int, default=2, help="models that train at the same time")
-    parser.add_argument("--test-rows", type=int, default=50_000)
+    parser.add_argument("--test-rows", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--peer-python", help="a Python with the peers; else one is installed into .peers/")
     parser.add_argument("--output", type=pathlib.Path, help="without a suffix; results/<dataset> if not given")
