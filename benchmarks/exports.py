@@ -55,6 +55,7 @@ def work(settings: dict) -> dict:
     """Both formats of one preset."""
     import keras
     import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     from tfflows import nets
 
@@ -91,7 +92,9 @@ def work(settings: dict) -> dict:
     def tflite(verb):
         with nets.unrolled():
             concrete = tf.function(functions[verb], input_signature=spec).get_concrete_function()
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], flow)
+        # Weights as constants: the converter leaves those inside loops as variables that nobody sets.
+        frozen = convert_variables_to_constants_v2(concrete)
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen], flow)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         interpreter = tf.lite.Interpreter(model_content=converter.convert())
         (given,), (got,) = interpreter.get_input_details(), interpreter.get_output_details()
@@ -126,12 +129,15 @@ def main() -> None:
     if args.worker is not None:
         print(json.dumps(work(args.worker)))
         return
-    lines = [{"preset": preset} for preset in args.presets]
-    jobs = [(sys.executable, line) for line in lines]
+    lines = [{"preset": preset} for preset in tfflows.architectures.__all__]
+    chosen = [line for line in lines if line["preset"] in args.presets]
+    if len(chosen) < len(lines):
+        peers.fill_from_last(args.output, [line for line in lines if line not in chosen], ("preset",))
+    jobs = [(sys.executable, line) for line in chosen]
     facts = peers.versions("tfflows", "tensorflow", "keras") | peers.machine()
     for i, found in peers.run_workers(__file__, jobs, at_once=args.at_once, n_threads=1, timeout=600.0):
-        lines[i] |= found
-        print(lines[i], flush=True)
+        chosen[i] |= found
+        print(chosen[i], flush=True)
         done = [line for line in lines if len(line) > 1]
         peers.write_results(args.output, "Which presets leave Python", COLUMNS, done, facts, NOTES)
 
