@@ -137,6 +137,9 @@ def test_hutchinson_is_right_on_average_and_fixed_outside_training(float64):
         assert abs(np.mean(values) - np.mean(truth)) < 4.0 * error + 1e-9
 
 
+SEED = tf.constant([3, 4])
+
+
 @pytest.mark.parametrize("trace", [ExactTrace(), HutchinsonTrace(3)], ids=str)
 @pytest.mark.parametrize("solver", [RungeKutta4(8), DormandPrince(1e-9, 1e-9)], ids=str)
 def test_gradients_equal_differences(float64, solver, trace):
@@ -146,15 +149,16 @@ def test_gradients_equal_differences(float64, solver, trace):
 
     @tf.function(jit_compile=isinstance(solver, RungeKutta4))
     def objective(x, context):
-        z, log_det = flow.inverse_and_log_det(x, context)
-        return tf.reduce_sum(tf.sin(z)) + tf.reduce_sum(log_det)
+        with training_randomness(SEED):  # elsewhere the signs of an estimate jump from row to row
+            z, log_det = flow.inverse_and_log_det(x, context)
+            return tf.reduce_sum(tf.sin(z)) + tf.reduce_sum(log_det)
 
     @tf.function(jit_compile=isinstance(solver, RungeKutta4))
     def gradients(x, context):
-        with tf.GradientTape() as tape:
+        with training_randomness(SEED), tf.GradientTape() as tape:
             tape.watch([x, context])
             value = objective(x, context)
-        return tape.gradient(value, [x, context, *(w.value for w in weights)])
+            return tape.gradient(value, [x, context, *(w.value for w in weights)])
 
     found = gradients(x, context)
     step = 1e-5

@@ -43,7 +43,8 @@ class HutchinsonTrace(Trace):
     """The mean of e^T J e over random signs e: the trace of J on average.
 
     A step of `fit` draws new signs for every row, so the gradient has no bias. Elsewhere the signs follow from the
-    row's numbers: log-densities can be repeated, but remain estimates, whose errors average out over rows.
+    row's numbers: log-densities can be repeated, but remain estimates, whose errors average out over rows. As a
+    function of x they jump, so what moves along their slope, such as HMC, needs `ExactTrace`.
 
     Args:
       n_probes: K, the number of sign vectors.
