@@ -33,10 +33,9 @@ COLUMNS = {"data": "data", "rows": "rows", "gaussian": "Gaussian"} | {
     if what != "_layers" or preset == "SINF"
 }
 NOTES = """
-Mean test log-likelihood in nats: the mean over draws of training rows, +- the standard deviation between them.
-The Gaussian has a full covariance. "s": of `fit`, compiling included; layers: those that SINF kept. Columns of the data
-are standardised by all rows. The SINF paper draws curves for POWER and BSDS300 at these sizes but prints no numbers;
-its tables are of all rows.
+Mean test log-likelihood in nats: the mean over draws of training rows, +- the standard deviation between them. The
+Gaussian has a full covariance. "s": of `fit`, compiling included; layers: those that SINF kept. The columns of POWER
+and of the telescope are standardised by all rows. No published figures for so few rows were at hand to stand beside.
 """
 
 

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_probability as tfp
 from cases import HIDDEN, policy, randomise
 from scipy import stats
 
@@ -138,19 +139,75 @@ def _printed(function):
 def test_ensemble():
     keras.utils.set_random_seed(0)
     ensemble = FlowMixture([member(), member()])
+    ensemble.logits.value.assign([1.0, -1.0])
+    with pytest.raises(ValueError, match="Expected finite numbers"):
+        ensemble.fit_each(X * np.nan, epochs=1, verbose=0)
+    assert ensemble.logits(None)[0] == 1.0  # a refused call changes nothing
     histories = ensemble.fit_each(X[:500], epochs=2, verbose=0)
     assert [len(history.epoch) for history in histories] == [2, 2]
     np.testing.assert_allclose(np.exp(ensemble.log_weights()), [0.5, 0.5])
     # Each knows all the data, not a cluster.
     assert all(np.mean(flow.log_prob(X[:500])) > -0.5 for flow in ensemble.flows)
-    locations = [flow.bijector.bijectors[0].layers[0].location.numpy() for flow in ensemble.flows]
-    np.testing.assert_array_equal(*locations)
+    np.testing.assert_array_equal(*(_location(flow) for flow in ensemble.flows))
     ensemble = FlowMixture([member(), member()])
     ensemble.fit_each(X[:500], epochs=1, verbose=0, bootstrap=True)
-    locations = [flow.bijector.bijectors[0].layers[0].location.numpy() for flow in ensemble.flows]
-    assert np.all(locations[0] != locations[1])
+    first, second = (_location(flow) for flow in ensemble.flows)
+    assert np.all(first != second)
     with pytest.raises(ValueError, match="got a tf"):
         ensemble.fit_each(tf.data.Dataset.from_tensor_slices(X).batch(9), bootstrap=True)
+
+
+def _location(flow):
+    return flow.bijector.bijectors[0].layers[0].location.numpy()
+
+
+def test_trained_flows_keep_what_they_were_adapted_to():
+    trained, new = member(), member()
+    trained.adapt(X[:500])
+    before = _location(trained)
+    mixture = FlowMixture([trained, new])
+    mixture.fit(X, epochs=1, verbose=0)
+    np.testing.assert_array_equal(_location(trained), before)
+    np.testing.assert_allclose(_location(new), X.mean(axis=0), rtol=1e-5)
+
+
+def test_weights_of_rows_count_in_clusters():
+    weight = np.where(X[:, 0] > 15.0, 1.0, 9.0)
+    mixture = FlowMixture([member(), member()])
+    mixture.adapt(X, sample_weight=weight)
+    np.testing.assert_allclose(np.sort(np.exp(mixture.log_weights())), [0.25, 0.75], atol=1e-6)
+    mixture.adapt(X, sample_weight=np.where(X[:, 0] > 15.0, 0.0, 1.0))
+    assert all(abs(_location(flow)[0]) < 3.0 for flow in mixture.flows)
+
+
+def test_a_cluster_without_spread_does_not_set_a_scale(rng):
+    x = np.stack([np.repeat([0.0, 5.0], 100), rng.normal(size=200)], axis=1)
+    mixture = FlowMixture([member(), member()])
+    mixture.adapt(x)  # a warning would be an error
+    np.testing.assert_allclose(_location(mixture.flows[0]), _location(mixture.flows[1]))
+
+
+def test_mixed_precision_and_stock_bases():
+    with policy("mixed_bfloat16"):
+        mixture = FlowMixture([member(), member()])
+        mixture.fit(X, epochs=1, verbose=0)
+        assert mixture.log_prob(X).dtype == tf.float32
+        assert np.all(np.isfinite(mixture.log_prob(X)))
+    base = tfp.distributions.MultivariateNormalDiag(tf.zeros(2), tf.ones(2))
+    flows = [FlowModel(tff.NICE(2, n_layers=2, hidden=HIDDEN), base), member()]
+    for density in (flows[0], FlowMixture(flows)):
+        x, log_prob = density.sample_and_log_prob(5, seed=0)
+        np.testing.assert_allclose(density.log_prob(x), log_prob, atol=1e-4)
+        with pytest.raises(ValueError, match="Expected temperature 1"):
+            density.sample(5, temperature=0.5)
+
+
+def test_only_flows_without_jumps_are_reparameterized(fitted):
+    is_full = tfp.distributions.FULLY_REPARAMETERIZED
+    assert fitted.flows[0].distribution().reparameterization_type == is_full
+    assert fitted.distribution().reparameterization_type != is_full
+    jumping = FlowModel(tff.NICE(2, n_layers=1, hidden=HIDDEN), tff.bases.MixtureOfNormals(2))
+    assert jumping.distribution().reparameterization_type != is_full
 
 
 def test_a_bad_number_is_explained():
@@ -181,7 +238,11 @@ def test_refuses_what_does_not_fit():
         FlowMixture([flow, member()], MLP(2, HIDDEN))
     with pytest.raises(ValueError, match="2 outputs"):
         FlowMixture([member(3), member(3)], MLP(3, HIDDEN))
+    with pytest.raises(ValueError, match="without a net"):
+        FlowMixture([member(3), member(3)], MLP(2, HIDDEN)).fit_each(X, CONTEXT)
     mixture = FlowMixture([flow, member()])
+    with pytest.raises(ValueError, match="Expected no context"):
+        mixture.log_weights(CONTEXT)
     mixture.compile(loss=losses.FlowMatching())
     with pytest.raises(ValueError, match="Expected a FlowModel"):
         mixture.fit(X, epochs=1, verbose=0)
@@ -190,6 +251,6 @@ def test_refuses_what_does_not_fit():
 def test_k_means_finds_clusters_that_are_apart(rng):
     centres = np.array([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0]])
     truth = rng.integers(0, 3, 300)
-    labels = k_means(centres[truth] + rng.normal(size=(300, 2)), 3)
+    labels = k_means(centres[truth] + rng.normal(size=(300, 2)), np.ones(300), 3)
     assert len(set(zip(truth, labels, strict=True))) == 3
-    np.testing.assert_array_equal(np.unique(k_means(np.zeros((5, 2)), 3)), [0])
+    np.testing.assert_array_equal(np.unique(k_means(np.zeros((5, 2)), np.ones(5), 3)), [0])

@@ -10,7 +10,8 @@ import tfflows as tff
 from tfflows import FlowModel
 from tfflows import bijectors as tfb
 from tfflows.nets import LipschitzMLP
-from tfflows.numerics import log_det_of_positive, random_signs, spectral_norm_bound, training_randomness
+from tfflows.numerics import log_det_of_positive, spectral_norm_bound
+from tfflows.randomness import random_signs, training_randomness
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (3, 40), (40, 3), (64, 64), (1, 7)])

@@ -55,7 +55,21 @@ def test_ctrl_c_keeps_the_layers_that_are_found(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         flow.fit(x, verbose=0)
     assert 1 <= flow.bijector.bijectors[1].n_found <= 5
+    assert not flow.bijector.needs_adapt
     assert flow.evaluate(x, verbose=0) < 0.5 * np.linalg.slogdet(2.0 * np.pi * np.e * np.cov(x.T))[1]
+
+
+def test_ctrl_c_before_the_first_layer_leaves_all_to_the_next_fit(monkeypatch):
+    flow = small()
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sliced, "_farthest_from_normal", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            flow.adapt(MOONS.sample(100, seed=0))
+    assert flow.bijector.needs_adapt
 
 
 def test_same_seed_same_layers_and_more_fits_change_nothing():

@@ -14,7 +14,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfflows.numerics import RANDOM, sum_event
+from tfflows.numerics import sum_event
+from tfflows.randomness import RANDOM, draw_categories
 from tfflows.serialization import deserialize, register, serialize
 
 
@@ -30,6 +31,9 @@ class Base(keras.layers.Layer):
         shape = (event_shape,) if isinstance(event_shape, int) else event_shape
         self.event_shape = tuple(int(n) for n in shape)
         self.built = True
+
+    # Whether gradients flow through its draws to all that it learns.
+    is_reparameterized = True
 
     def log_prob(self, z: tf.Tensor, temperature: tf.Tensor | float = 1.0) -> tf.Tensor:
         """Log-density in nats of `z` `[..., *event_shape]`, of shape `[...]`."""
@@ -153,6 +157,8 @@ class MixtureOfNormals(Base):
       n_components: K. The means start spread out, as draws from a standard normal.
     """
 
+    is_reparameterized = False
+
     def __init__(self, event_shape: int | Sequence[int], n_components: int = 4, **kwargs):
         super().__init__(event_shape, **kwargs)
         if n_components < 1:
@@ -173,9 +179,7 @@ class MixtureOfNormals(Base):
     def sample(self, shape, seed, temperature=1.0):
         seeds = _split(seed)
         n = tf.reduce_prod(_vector(shape))
-        edges = tf.cumsum(tf.nn.softmax(tf.convert_to_tensor(self.logits)))[:-1]
-        u = _uniform([n, 1], seeds[0], self.variable_dtype)
-        which = tf.reduce_sum(tf.cast(u >= edges, tf.int32), axis=-1)
+        which = draw_categories(tf.nn.log_softmax(tf.convert_to_tensor(self.logits)), [n], seeds[0])
         full = self._full_shape(shape)
         eps = _normal(full, seeds[1], self.variable_dtype)
         location = tf.reshape(tf.gather(tf.convert_to_tensor(self.location), which), full)
@@ -237,6 +241,7 @@ class FromTFP(Base):
             raise ValueError(f"Expected an empty batch shape; got {distribution.batch_shape}.")
         super().__init__(distribution.event_shape.as_list(), **kwargs)
         self.distribution = distribution
+        self.is_reparameterized = distribution.reparameterization_type == tfp.distributions.FULLY_REPARAMETERIZED
 
     def log_prob(self, z, temperature=1.0):
         check_temperature(temperature)

@@ -95,11 +95,12 @@ class NonFiniteLossError(FloatingPointError):
         super().__init__(f"in epoch {epoch + 1} of {n_epochs}, batch {batch}")
 
 
-def explain(flow, dataset: tf.data.Dataset) -> str | None:
-    """Where the first number that is not finite comes from, found by going through the data again; None for nowhere.
+def explain(model, flows: list, dataset: tf.data.Dataset) -> str:
+    """Where the first number that is not finite comes from, found by going through the data again.
 
     Args:
-      flow: the model, with the weights from before the bad step.
+      model: what is trained, with the weights from before the bad step.
+      flows: the `FlowModel`s it consists of.
       dataset: dicts of x, weight and perhaps context.
     """
     for batch in dataset:
@@ -110,27 +111,30 @@ def explain(flow, dataset: tf.data.Dataset) -> str | None:
         for name, value in (("x", x), ("context", context)):
             if value is not None and (bad := _bad_rows(value, rows)):
                 return f"The {name} of the data is not finite, in {len(bad)} rows of a batch."
-        value = x
-        for part in flow.bijector.bijectors if isinstance(flow.bijector, Chain) else [flow.bijector]:
-            value, log_det = Chain([part]).inverse_and_log_det(value, context)
-            for name, result in (("value", value), ("log-det", log_det)):
-                if bad := _bad_rows(result, rows):
-                    return (
-                        f"The {name} of '{describe(part)}' is not finite for {len(bad)} rows of a batch, such "
-                        f"as x = {x.numpy()[bad[0]]}."
-                    )
-        if bad := _bad_rows(flow.base.log_prob(value), rows):
+        outside = []
+        for flow in flows:
+            value = x
+            for part in flow.bijector.bijectors if isinstance(flow.bijector, Chain) else [flow.bijector]:
+                value, log_det = Chain([part]).inverse_and_log_det(value, context)
+                for name, result in (("value", value), ("log-det", log_det)):
+                    if bad := _bad_rows(result, rows):
+                        return (
+                            f"The {name} of '{describe(part)}' is not finite for {len(bad)} rows of a batch, such "
+                            f"as x = {x.numpy()[bad[0]]}."
+                        )
+            outside.append(set(_bad_rows(flow.base.log_prob(value), rows)))
+        if bad := sorted(set.intersection(*outside)):
             return (
                 f"The log-density of the base is not finite for {len(bad)} rows of a batch, such as "
                 f"x = {x.numpy()[bad[0]]}: they lie outside its support."
             )
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(flow.flow_loss(flow, x, context))
-        weights = flow.trainable_weights
+            loss = tf.reduce_mean(model.flow_loss(model, x, context))
+        weights = model.trainable_weights
         for weight, gradient in zip(weights, tape.gradient(loss, weights), strict=True):
             if gradient is not None and not bool(tf.reduce_all(tf.math.is_finite(gradient))):
                 return f"The gradient with respect to {weight.path} is not finite."
-    return None
+    return "Going through the data again with these weights, every number was finite."
 
 
 def _bad_rows(value, rows) -> list[int]:

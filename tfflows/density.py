@@ -29,6 +29,10 @@ class Density(TrainableModel):
     def _sample_only(self, shape, context, seed, temperature):
         return self._sample_and_log_prob(shape, context, seed, temperature)[0]
 
+    def _is_reparameterized(self) -> bool:
+        """Whether gradients flow through draws to all weights."""
+        return all(flow.base.is_reparameterized for flow in self._flows())
+
     # The verbs.
 
     def log_prob(self, x, context=None, *, batch_size: int | None = None) -> tf.Tensor:
@@ -104,14 +108,17 @@ class Density(TrainableModel):
             raise ValueError(f"Expected a number of draws n >= 1; got {n}.")
         if not inputs.is_symbolic(temperature) and not 0.0 <= float(temperature) < np.inf:
             raise ValueError(f"Expected a finite temperature >= 0; got {temperature}.")
-        if any(isinstance(flow.base, bases.FromTFP) for flow in self._flows()):  # knows no other, and says so
+        is_stock = any(isinstance(flow.base, bases.FromTFP) for flow in self._flows())
+        if is_stock:  # knows no other, and says so
             bases.check_temperature(temperature)
         inputs.check_batch_size(batch_size)
         is_single = context is not None and len(np.shape(context)) == 1
         context = self.accepts.context(tf.convert_to_tensor(context)[None] if is_single else context, None)
         n_contexts = 1 if context is None else context.shape[0]
         seed = batching.seed_pair(seed)
-        if tf.is_tensor(temperature):
+        if is_stock:
+            temperature = 1.0  # a number that the graph knows
+        elif tf.is_tensor(temperature):
             temperature = tf.cast(temperature, self.accepts.dtype)
         else:
             temperature = np.asarray(temperature, self.accepts.dtype)

@@ -19,7 +19,11 @@ class FlowDistribution(tfp.distributions.Distribution):
         self._flow, self._context = flow, context
         super().__init__(
             dtype=tf.as_dtype(flow.accepts.dtype),
-            reparameterization_type=tfp.distributions.FULLY_REPARAMETERIZED,
+            reparameterization_type=(
+                tfp.distributions.FULLY_REPARAMETERIZED
+                if flow._is_reparameterized()
+                else tfp.distributions.NOT_REPARAMETERIZED
+            ),
             validate_args=False,
             allow_nan_stats=True,
             parameters=parameters,
@@ -46,18 +50,17 @@ class FlowDistribution(tfp.distributions.Distribution):
         return self._flow._log_prob(x, self._context)
 
     def _sample_n(self, n, seed=None):
-        return self._sample(n, seed)[0]
+        return self._flow._sample_only(self._shape(n), self._context, tfp.random.sanitize_seed(seed), 1.0)
 
     def _sample_and_log_prob(self, sample_shape, seed):
         n = tf.reduce_prod(tf.cast(sample_shape, tf.int32))
-        x, log_prob = self._sample(n, seed)
+        seed = tfp.random.sanitize_seed(seed)
+        x, log_prob = self._flow._sample_and_log_prob(self._shape(n), self._context, seed, 1.0)
         shape = tf.cast(sample_shape, tf.int32)
         return (
             tf.reshape(x, tf.concat([shape, tf.shape(x)[1:]], 0)),
             tf.reshape(log_prob, tf.concat([shape, tf.shape(log_prob)[1:]], 0)),
         )
 
-    def _sample(self, n, seed):
-        seed = tfp.random.sanitize_seed(seed)
-        shape = tf.concat([[n], self._batch_shape_tensor()], 0)
-        return self._flow._sample_and_log_prob(shape, self._context, seed, 1.0)
+    def _shape(self, n):
+        return tf.concat([[n], self._batch_shape_tensor()], 0)

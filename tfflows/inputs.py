@@ -31,6 +31,10 @@ class Rows:
         columns = {"x": self.x, "weight": weight, "context": self.context}
         return {name: value for name, value in columns.items() if value is not None}
 
+    def positive(self) -> Rows:
+        """The rows of positive weight."""
+        return self if self.weight is None else self.take(self.weight > 0.0)
+
     def nbytes(self) -> int:
         """Memory that the columns take."""
         return sum(value.nbytes for value in self.columns().values())
@@ -66,7 +70,7 @@ class TrainingData:
         """The rows, of positive weight, to set data-dependent parts from."""
         if self.rows is None:
             return first_rows(self.stream, ADAPT_ROWS)
-        return self.rows if self.rows.weight is None else self.rows.take(self.rows.weight > 0.0)
+        return self.rows.positive()
 
 
 @dataclasses.dataclass(frozen=True)

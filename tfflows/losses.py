@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tfflows.bijectors import Chain, ContinuousFlow
 from tfflows.bijectors.continuous import bending, hamilton_jacobi, kinetic_energy
-from tfflows.numerics import RANDOM, training_seed
+from tfflows.randomness import RANDOM, training_seed
 from tfflows.serialization import register
 
 
@@ -21,7 +21,7 @@ class Loss:
         """The loss of `x` `[n, ...]` given `context` `[n, context_dim]` or None, of shape `[n]`.
 
         Args:
-          flow: the `FlowModel` or `FlowMixture`; its verbs (`log_prob`, `encode`, ...) may be called, and gradients
+          flow: the `FlowModel` or `FlowMixture`; its verbs, such as `log_prob`, may be called, and gradients
             flow through them to its weights.
         """
         raise NotImplementedError  # abstract

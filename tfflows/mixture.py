@@ -12,7 +12,8 @@ from tfflows import inputs
 from tfflows.density import Density
 from tfflows.model import FlowModel
 from tfflows.nets import Constant, build_conditioner, check_net_and_context, conditioner
-from tfflows.numerics import RANDOM, k_means
+from tfflows.numerics import k_means
+from tfflows.randomness import RANDOM, draw_categories
 from tfflows.serialization import deserialize, register, serialize
 
 
@@ -22,9 +23,10 @@ class FlowMixture(Density):
 
     log p(x) = log sum_k w_k p_k(x), with w = softmax(logits).
 
-    `fit` trains flows and weights together, by the likelihood of the sum. The first one begins with k-means: each flow
-    is adapted to a cluster of its own, so that they start apart. `fit_each` trains every flow by itself on all the data
-    instead: an ensemble, in which the weights stay equal. Where its `log_probs` disagree, the data said little.
+    `fit` trains flows and weights together, by the likelihood of the sum, whatever the flows' own papers train with. If
+    none of them has been adapted to data, the first `fit` begins with k-means: each is adapted to a cluster of its own,
+    so that they start apart. `fit_each` trains every flow by itself on all the data instead: an ensemble of equal
+    weights. Where its `log_probs` disagree, the data said little.
 
     Args:
       flows: `FlowModel`s of one event shape and one context width, at least one. They may differ in everything else.
@@ -65,7 +67,9 @@ class FlowMixture(Density):
         self.built = True
 
     def log_weights(self, context=None) -> tf.Tensor:
-        """log w_k, of shape `[K]`, or `[n, K]` where they depend on the context `[n, context_dim]`."""
+        """log w_k, of shape `[K]`, or with a net `[n, K]`, given the context `[n, context_dim]`."""
+        if self.net is None and context is not None:
+            raise ValueError("Expected no context for weights that do not depend on it; got one.")
         return self._log_weights(None if self.net is None else self.accepts.context(context, None))
 
     def log_probs(self, x, context=None, *, batch_size: int | None = None) -> tf.Tensor:
@@ -73,37 +77,40 @@ class FlowMixture(Density):
         return self._over_rows("log_probs", x, context, batch_size)
 
     def fit_each(self, x, context=None, sample_weight=None, *, bootstrap: bool = False, **kwargs) -> list:
-        """Fits every flow by itself, with `FlowModel.fit`, as an ensemble.
+        """Fits every flow by itself, with `FlowModel.fit`, as an ensemble; their weights become equal.
 
         Args:
           x, context, sample_weight, **kwargs: as in `fit`.
-          bootstrap: whether each flow sees rows of its own, as many as there are, drawn with replacement, so that their
-            differences show what other data of the kind would have given, and not only what chance in training does.
+          bootstrap: whether each flow counts every row as often as it comes up in n draws with replacement, n being the
+            number of rows, so that their differences show what other data of the kind would have given, and not only
+            what chance in training does.
 
         Returns:
           Keras' history of each flow.
 
         Raises:
-          ValueError: as `fit` does, or for bootstrap rows of a `tf.data.Dataset`.
+          ValueError: as `fit` does; for bootstrap rows of a `tf.data.Dataset`; or if the weights depend on the context.
         """
-        self.logits.value.assign(np.zeros(len(self.flows)))
-        if not bootstrap:
-            return [flow.fit(x, context, sample_weight, **kwargs) for flow in self.flows]
-        if isinstance(x, tf.data.Dataset):
-            raise ValueError("Expected arrays to draw bootstrap rows from; got a tf.data.Dataset.")
-        rows = self.accepts.rows(x, context, sample_weight)
+        if self.net is not None:
+            raise ValueError("Expected a mixture without a net, whose weights can be equal; got one with a net.")
         histories = []
         for flow in self.flows:
-            drawn = rows.take(np.random.randint(len(rows), size=len(rows)))
-            histories.append(flow.fit(drawn.x, drawn.context, drawn.weight, **kwargs))
+            weight = sample_weight
+            if bootstrap:
+                if isinstance(x, tf.data.Dataset):
+                    raise ValueError("Expected arrays to draw bootstrap rows from; got a tf.data.Dataset.")
+                counts = np.random.multinomial(len(x), np.full(len(x), 1.0 / len(x)))
+                weight = counts if sample_weight is None else counts * np.asarray(sample_weight)
+            histories.append(flow.fit(x, context, weight, **kwargs))
+        self.logits.value.assign(np.zeros(len(self.flows)))
         return histories
 
     # What they compute, in graph.
 
     def _log_weights(self, context):
-        logits = self.logits(None)
+        logits = tf.cast(self.logits(None), self.accepts.dtype)
         if self.net is not None:
-            logits = logits + conditioner(self.net, tf.cast(context, logits.dtype), None)
+            logits += conditioner(self.net, tf.cast(context, logits.dtype), None)
         return tf.nn.log_softmax(logits)
 
     def _log_probs(self, x, context, temperature=1.0):
@@ -119,10 +126,8 @@ class FlowMixture(Density):
     def _sample_only(self, shape, context, seed, temperature):
         """Every flow draws every row, and one of them is kept: shapes that XLA knows, for K times the work."""
         seeds = tf.unstack(tf.random.split(seed, len(self.flows) + 1, alg=RANDOM))
-        cumulative = tf.cumsum(tf.exp(self._log_weights(context)), axis=-1)[..., :-1]
         shape = tf.reshape(tf.cast(shape, tf.int32), [-1])
-        u = tf.random.stateless_uniform(shape, seeds[0], dtype=cumulative.dtype, alg=RANDOM)
-        which = tf.reduce_sum(tf.cast(u[..., tf.newaxis] >= cumulative, tf.int32), axis=-1)
+        which = draw_categories(self._log_weights(context), shape, seeds[0])
         chosen = 0.0
         for k, flow in enumerate(self.flows):
             x = flow._sample_only(shape, context, seeds[k + 1], temperature)
@@ -135,15 +140,26 @@ class FlowMixture(Density):
     def _flows(self):
         return self.flows
 
+    def _is_reparameterized(self):
+        return False  # which flow draws a row is a jump
+
     def _adapt(self, rows, verbose):
+        new = [flow for flow in self.flows if flow.bijector.needs_adapt] or list(self.flows)
+        if len(new) < len(self.flows):  # the others are trained already, and stay
+            for flow in new:
+                flow._adapt(rows, verbose)
+            return
         x = np.asarray(rows.x, np.float64).reshape(len(rows), -1)
-        least = max(10, 2 * x.shape[1])  # fewer rows say nothing of a scale
+        weight = np.ones(len(rows)) if rows.weight is None else np.asarray(rows.weight, np.float64)
         scale = x.std(axis=0)
-        labels = k_means((x - x.mean(axis=0)) / np.where(scale > 0.0, scale, 1.0), len(self.flows))
-        counts = np.bincount(labels, minlength=len(self.flows))
-        for k, flow in enumerate(self.flows):
-            flow._adapt(rows.take(labels == k) if counts[k] >= least else rows, verbose)
-        self.logits.value.assign(np.log(np.maximum(counts, least) / np.maximum(counts, least).sum()))
+        labels = k_means((x - x.mean(axis=0)) / np.where(scale > 0.0, scale, 1.0), weight, len(new))
+        least = max(10, 2 * x.shape[1])  # fewer rows say nothing of a scale
+        for k, flow in enumerate(new):
+            mine = labels == k
+            says = np.sum(mine) >= least and np.all((x[mine].std(axis=0) > 0.0) | (scale == 0.0))
+            flow._adapt(rows.take(mine) if says else rows, verbose)
+        shares = np.bincount(labels, weight, minlength=len(new)) / weight.sum()
+        self.logits.value.assign(np.log(np.maximum(shares, 0.01)))
 
     # Facts and files.
 
@@ -151,20 +167,24 @@ class FlowMixture(Density):
         return {
             "name": self.name,
             "trainable": self.trainable,
-            "flows": [flow.get_config() for flow in self.flows],
+            "flows": [serialize(flow) for flow in self.flows],
             "net": serialize(self.net),
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        flows = [FlowModel.from_config(flow) for flow in config.pop("flows")]
+        flows = [deserialize(flow) for flow in config.pop("flows")]
         return cls(flows, deserialize(config.pop("net")), **config)
 
     def __repr__(self):
         return f"FlowMixture({list(self.flows)})"
 
     def summary(self, print_fn=print, **kwargs):
-        """Prints every flow part by part, as its own `summary` does."""
+        """Prints every flow part by part, as its own `summary` does, and the number of weights in all."""
         for flow in self.flows:
             flow.summary(print_fn, **kwargs)
+        weights = "equal for all contexts" if self.net is None else f"given by a {type(self.net).__name__}"
+        print_fn(
+            f"{self.name}: {len(self.flows)} flows, their shares {weights}, {self.count_params():,} weights in all"
+        )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
 import math
 from collections.abc import Callable, Sequence
 
@@ -12,65 +10,7 @@ import tensorflow as tf
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
-# How random numbers are made. Named, because what TensorFlow chooses differs between devices, and on a CPU under
-# XLA it is 15 times slower.
-RANDOM = "philox"
-
-_seed = contextvars.ContextVar("seed", default=None)
-
-
-@contextlib.contextmanager
-def training_randomness(seed: tf.Tensor):
-    """Whatever estimates something from random numbers draws them from `seed` (two integers) inside.
-
-    A training step takes a new seed each time, so that its estimates have no bias. Outside there is none, and the
-    same numbers are drawn each time, so that densities and held-out losses can be repeated and compared.
-    """
-    token = _seed.set(seed)
-    try:
-        yield
-    finally:
-        _seed.reset(token)
-
-
-def training_seed() -> tf.Tensor | None:
-    """The two integers of `training_randomness`, or None outside it."""
-    return _seed.get()
-
-
-def random_signs(x: tf.Tensor, n_probes: int) -> tf.Tensor:
-    """Signs -1 or 1 at random for each row of `x` `[n, D]`: `[n_probes, n, D]`, for estimates of traces.
-
-    Inside `training_randomness` they are drawn from its seed. Elsewhere they are a scrambled function of the numbers in
-    the row: a row has the same ones every time, whichever rows are with it, and the errors of many rows average out.
-    """
-    seed = training_seed()
-    if seed is None:
-        return tf.cast(2 * _hashed_bits(x, n_probes) - 1, x.dtype)
-    bits = tf.random.stateless_uniform([n_probes, *tf.unstack(tf.shape(x))], seed, maxval=2, dtype=tf.int32, alg=RANDOM)
-    return tf.cast(2 * bits - 1, x.dtype)
-
-
-def _hashed_bits(x, n_probes):
-    """0 or 1 for each probe and scalar of each row `[n_probes, n, D]`, by MurmurHash3's mixing of the row's bits."""
-    odd = 2654435761  # 2^32 over the golden ratio, and odd, so that no multiple of it is lost
-    n_dim = x.shape[-1]
-
-    def mixed(number):
-        for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
-            number = tf.bitwise.bitwise_xor(number, tf.bitwise.right_shift(number, tf.constant(shift, tf.uint32)))
-            number *= tf.constant(factor, tf.uint32)
-        return tf.bitwise.bitwise_xor(number, tf.bitwise.right_shift(number, tf.constant(16, tf.uint32)))
-
-    def constants(count, first):
-        return tf.constant([(first + i) * odd % 2**32 for i in range(count)], tf.uint32)
-
-    # + 0.0 makes one zero of both.
-    bits = tf.bitcast(tf.cast(tf.stop_gradient(x), tf.float32) + 0.0, tf.uint32)
-    row = mixed(tf.reduce_sum(mixed(tf.bitwise.bitwise_xor(bits, constants(n_dim, 1))), axis=-1))
-    cell = tf.reshape(constants(n_probes * n_dim, n_dim + 1), [n_probes, 1, n_dim])
-    last = mixed(tf.bitwise.bitwise_xor(row[:, tf.newaxis], cell))
-    return tf.cast(tf.bitwise.right_shift(last, tf.constant(31, tf.uint32)), tf.int32)
+MAX_DIM_EXACT = 8  # up to so many scalars a whole Jacobian is worth its derivatives, one for each
 
 
 def softclip(x: tf.Tensor, bound: float) -> tf.Tensor:
@@ -291,30 +231,35 @@ def kernel_density(x: np.ndarray, weight: np.ndarray, at: np.ndarray, width: flo
     return density.numpy(), cumulative.numpy()
 
 
-def k_means(x: np.ndarray, k: int, n_steps: int = 50, max_rows: int = 20_000) -> np.ndarray:
-    """Labels 0 .. k - 1 of rows `x` `[n, D]`: Lloyd's algorithm from k-means++ centres, found on `max_rows` of them.
+def k_means(x: np.ndarray, weight: np.ndarray, k: int, n_steps: int = 50, max_rows: int = 20_000) -> np.ndarray:
+    """Labels 0 .. k - 1 of rows `x` `[n, D]` of weights `[n]` > 0.
+
+    Lloyd's algorithm from k-means++ centres, found on `max_rows` of them.
 
     Reference:
       Arthur & Vassilvitskii (2007), k-means++: the advantages of careful seeding, SODA
     """
     rng = np.random.default_rng(0)
-    some = x if len(x) <= max_rows else x[rng.permutation(len(x))[:max_rows]]
+    chosen = rng.permutation(len(x))[:max_rows]
+    some, weight = x[chosen], weight[chosen]
 
     def squared_distances(rows, centres):
         return np.stack([np.sum((rows - centre) ** 2, axis=1) for centre in centres], axis=1)
 
-    centres = [some[rng.integers(len(some))]]
+    centres = [some[rng.choice(len(some), p=weight / weight.sum())]]
     for _ in range(k - 1):
-        nearest = squared_distances(some, centres).min(axis=1)
+        nearest = weight * squared_distances(some, centres).min(axis=1)
         total = nearest.sum()
         centres.append(some[rng.choice(len(some), p=nearest / total) if total > 0.0 else rng.integers(len(some))])
     centres = np.stack(centres)
     for _ in range(n_steps):
         labels = squared_distances(some, centres).argmin(axis=1)
-        means = [some[labels == i].mean(axis=0) if np.any(labels == i) else centres[i] for i in range(k)]
+        means = centres.copy()
+        for i in np.unique(labels):
+            means[i] = np.average(some[labels == i], axis=0, weights=weight[labels == i])
         if np.array_equal(means, centres):
             break
-        centres = np.stack(means)
+        centres = means
     return squared_distances(x, centres).argmin(axis=1)
 
 

@@ -22,7 +22,7 @@ from tfflows.callbacks import (
     until_converged,
 )
 from tfflows.losses import Loss, NegativeLogLikelihood
-from tfflows.numerics import training_randomness
+from tfflows.randomness import training_randomness
 from tfflows.serialization import deserialize, serialize
 
 BATCH_SIZE = 256
@@ -46,11 +46,6 @@ class TrainableModel(keras.Model):
 
     def _adapt(self, rows, verbose):
         raise NotImplementedError  # abstract
-
-    def _explain(self, stream) -> str:
-        """Where a number that is not finite came from."""
-        found = next(filter(None, (explain(flow, stream) for flow in self._flows())), None)
-        return found or "Going through the data again with these weights, every number was finite."
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -107,7 +102,7 @@ class TrainableModel(keras.Model):
     def adapt(self, x, context=None, sample_weight=None, *, verbose=0) -> None:
         """Sets what is taken from data without gradients (Standardize, ActNorm). The first `fit` calls it."""
         rows = self.accepts.rows(x, context, sample_weight)
-        self._adapt(rows, verbose)
+        self._adapt(rows.positive(), verbose)
 
     def fit(
         self,
@@ -204,8 +199,9 @@ class TrainableModel(keras.Model):
             return history
         except NonFiniteLossError as error:
             raise FloatingPointError(
-                f"The loss or its gradient is not finite {error}. {self._explain(data.stream)} The "
-                "model has the weights from before that step. A smaller learning rate may help, or gradient clipping."
+                f"The loss or its gradient is not finite {error}. {explain(self, self._flows(), data.stream)} "
+                "The model has the weights from before that step. A smaller learning rate may help, or gradient "
+                "clipping."
             ) from None
         except KeyboardInterrupt:
             restore_best(stop)

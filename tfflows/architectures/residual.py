@@ -9,7 +9,7 @@ from tfflows.architectures.stacks import standardized
 from tfflows.bijectors import ActNorm, Bijector, PowerSeries, Residual, RussianRoulette
 from tfflows.bijectors.residual import LogDet
 from tfflows.nets import MLP, LipschitzMLP
-from tfflows.numerics import check_counts
+from tfflows.numerics import MAX_DIM_EXACT, check_counts
 
 
 def Planar(
@@ -102,7 +102,7 @@ def InvertibleResNet(
       https://arxiv.org/abs/1811.00995
     """
     check_counts(n_dim=n_dim)
-    if log_det is None and n_dim > bijectors.residual.MAX_DIM_EXACT:
+    if log_det is None and n_dim > MAX_DIM_EXACT:
         log_det = PowerSeries()
     return _residuals(n_dim, n_layers, hidden, coefficient, log_det, context_dim)
 

@@ -28,7 +28,8 @@ class Sliced(Bijector):
     sum of squared differences of quantiles (max K-sliced Wasserstein distance), climbing on the Stiefel manifold; and
     for each the spline that makes it more normal, from a kernel estimate of its distribution. It holds rows out, stops
     when their likelihood has not risen for a while, and keeps the layers up to the best. Both directions then cost
-    one pass through the layers that there are; before it the map is the identity.
+    one pass through the layers that there are; before it the map is the identity. Ctrl-C keeps the layers found so far;
+    `adapt` begins again.
 
     Args:
       n_dim: D.
@@ -103,7 +104,8 @@ class Sliced(Bijector):
                 found, x, weight, self._spline, self._n_layers, self._n_directions, verbose=verbose, **self._settings
             )
         except KeyboardInterrupt:
-            self._keep(found)
+            if found:
+                self._keep(found)
             raise
         self._keep(found)
 
@@ -123,7 +125,7 @@ class Sliced(Bijector):
 
     def _on_rows(self, value, *, forward):
         (rows,), batch = as_rows(value)
-        weights = (self._directions(None), self._knots(None))
+        weights = (tf.cast(self._directions(None), rows.dtype), tf.cast(self._knots(None), rows.dtype))
         n_found = tf.cast(self._n_found(None), tf.int32)
         rows, log_det = self._pass_in_graph(rows, *weights, n_found, forward)
         return tf.reshape(rows, tf.shape(value)), tf.reshape(log_det, batch)
