@@ -4,11 +4,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from cases import C, context, points, randomise
+from cases import HIDDEN, C, context, points, randomise
 
 import tfflows as tff
 from tfflows import FlowModel
 from tfflows import bijectors as tfb
+from tfflows.bijectors import normalization
 from tfflows.nets import LipschitzMLP
 from tfflows.numerics import log_det_of_positive, spectral_norm_bound
 from tfflows.randomness import random_signs, training_randomness
@@ -114,7 +115,7 @@ def test_roulette_is_exact_outside_training_in_few_dimensions_only(float64):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_signs_of_rows_are_their_own_and_unrelated(rng, dtype):
-    for x in (rng.normal(size=(20_000, 3)), np.linspace(0.0, 1.0, 20_000)[:, None] * np.ones(3)):
+    for x in (rng.normal(size=(20_000, 3)), np.linspace(-300.0, 300.0, 20_000)[:, None] * np.ones(3)):
         x = tf.constant(x, dtype)
         signs = random_signs(x, 2).numpy()
         assert signs.shape == (2, 20_000, 3)
@@ -167,3 +168,22 @@ def test_small_flows_fit_and_sample(preset, rng):
     draws, log_prob = flow.sample_and_log_prob(2000, seed=0)
     np.testing.assert_allclose(log_prob, flow.log_prob(draws), atol=1e-3)
     np.testing.assert_allclose(np.mean(draws, axis=0), np.mean(x, axis=0), atol=0.35)
+
+
+def test_adapting_twice_is_adapting_once_and_enough_rows_are_passed_on(rng, monkeypatch):
+    x = rng.normal(2.0, 3.0, (5000, 3)).astype(np.float32)
+    flow = FlowModel(tff.InvertibleResNet(3, n_layers=2, hidden=HIDDEN))
+    randomise(flow.bijector)
+    flow.adapt(x)
+    first = flow.log_prob(x)
+    z = flow.bijector.bijectors[1].inverse(flow.bijector.bijectors[0].inverse(x))
+    np.testing.assert_allclose(np.std(z, axis=0), 1.0, rtol=1e-4)  # of the first ActNorm
+    flow.adapt(x)
+    np.testing.assert_allclose(flow.log_prob(x), first, atol=1e-4)
+    seen = []
+    monkeypatch.setattr(normalization, "ENOUGH_ROWS", 1000)
+    adapt = normalization.ActNorm.adapt
+    monkeypatch.setattr(normalization.ActNorm, "adapt", lambda self, x, *a, **k: (seen.append(len(x)), adapt(self, x)))
+    flow.adapt(x)
+    assert seen == [1000, 1000]
+    np.testing.assert_allclose(np.mean(flow.log_prob(x)), np.mean(first), atol=0.2)

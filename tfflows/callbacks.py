@@ -5,7 +5,8 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from tfflows.bijectors.base import Chain, describe
+from tfflows.bijectors import Chain
+from tfflows.bijectors.base import describe
 
 MAX_EPOCHS = 1000
 PATIENCE_STEPS = 3000

@@ -159,7 +159,7 @@ class FlowMixture(Density):
             says = np.sum(mine) >= least and np.all((x[mine].std(axis=0) > 0.0) | (scale == 0.0))
             flow._adapt(rows.take(mine) if says else rows, verbose)
         shares = np.bincount(labels, weight, minlength=len(new)) / weight.sum()
-        self.logits.value.assign(np.log(np.maximum(shares, 0.01)))
+        self.logits.value.assign(np.log(np.maximum(shares, min(least / len(x), 1.0 / len(new)))))
 
     # Facts and files.
 

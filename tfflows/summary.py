@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tfflows.bijectors.base import Bijector, Chain, describe
+from tfflows.bijectors import Bijector, Chain
+from tfflows.bijectors.base import describe
 
 
 def table(flow) -> str:

@@ -1,7 +1,8 @@
 """Bijectors: invertible maps of whole events, all of them TFP bijectors."""
 
 from tfflows.bijectors.autoregressive import MaskedAutoregressive
-from tfflows.bijectors.base import Bijector, Chain, Invert
+from tfflows.bijectors.base import Bijector
+from tfflows.bijectors.composition import Chain, Invert
 from tfflows.bijectors.continuous import ContinuousFlow, ExactTrace, HutchinsonTrace
 from tfflows.bijectors.coupling import Coupling, alternating_mask, half_mask
 from tfflows.bijectors.elementwise import Elementwise

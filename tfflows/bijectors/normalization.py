@@ -14,6 +14,8 @@ from tfflows.nets import Statistics
 from tfflows.numerics import sum_event
 from tfflows.serialization import register
 
+ENOUGH_ROWS = 100_000  # where training goes on from there anyway
+
 
 class _Normalization(Bijector):
     """What both have in common: x = location + scale z, one location and scale for each channel."""
@@ -33,6 +35,10 @@ class _Normalization(Bijector):
     @property
     def needs_adapt(self):
         return float(self._statistics.adapted) == 0.0
+
+    @property
+    def enough_rows(self):
+        return ENOUGH_ROWS if self._statistics.trainable else None
 
     def adapt(self, x, context=None, *, sample_weight=None, verbose=0):
         x = np.asarray(x)
