@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfflows.nets import Integrand
-from tfflows.numerics import softclip
+from tfflows.numerics import check_counts, softclip
 from tfflows.serialization import register
 from tfflows.transformers.monotonic import Monotonic, bracket_with_linear_tails
 
@@ -68,10 +68,9 @@ class SumOfSquares(_Integral):
     min_slope: float = 1e-2
 
     def __post_init__(self):
-        if self.n_polynomials < 1 or self.degree < 0:
-            raise ValueError(
-                f"Expected n_polynomials >= 1 and degree >= 0; got {self.n_polynomials} and {self.degree}."
-            )
+        check_counts(n_polynomials=self.n_polynomials)
+        if not isinstance(self.degree, int) or self.degree < 0:
+            raise ValueError(f"Expected an integer degree >= 0; got {self.degree}.")
         if not (self.bound > 0.0 and self.min_slope > 0.0):
             raise ValueError(f"Expected bound > 0 and min_slope > 0; got {self.bound} and {self.min_slope}.")
 
@@ -130,10 +129,7 @@ class UMNN(_Integral):
     max_log_slope: float = 3.0
 
     def __post_init__(self):
-        if self.n_signal < 1 or self.n_nodes < 1:
-            raise ValueError(
-                f"Expected n_signal >= 1 and n_nodes >= 1; got n_signal={self.n_signal}, n_nodes={self.n_nodes}."
-            )
+        check_counts(n_signal=self.n_signal, n_nodes=self.n_nodes)
         if not (self.bound > 0.0 and self.max_log_slope > 0.0):
             raise ValueError(f"Expected bound > 0 and max_log_slope > 0; got {self.bound} and {self.max_log_slope}.")
         object.__setattr__(self, "hidden", tuple(self.hidden))

@@ -7,7 +7,7 @@ import math
 
 import tensorflow as tf
 
-from tfflows.numerics import softclip
+from tfflows.numerics import check_counts, softclip
 from tfflows.serialization import register
 from tfflows.transformers.monotonic import Monotonic, bracket_with_linear_tails
 
@@ -40,8 +40,7 @@ class Bernstein(Monotonic):
     max_log_slope: float = 5.0
 
     def __post_init__(self):
-        if self.degree < 1:
-            raise ValueError(f"Expected degree >= 1; got {self.degree}.")
+        check_counts(degree=self.degree)
         if not self.bound > 0.0:
             raise ValueError(f"Expected bound > 0; got {self.bound}.")
         if not self.max_log_slope > 0.0:

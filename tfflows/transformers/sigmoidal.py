@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfflows.numerics import softclip
+from tfflows.numerics import check_counts, softclip
 from tfflows.serialization import register
 from tfflows.transformers.monotonic import Monotonic
 
@@ -61,10 +61,7 @@ class DeepSigmoid(Monotonic):
     max_log_scale: float = 3.0
 
     def __post_init__(self):
-        if self.n_units < 1 or self.n_layers < 1:
-            raise ValueError(
-                f"Expected n_units >= 1 and n_layers >= 1; got n_units={self.n_units}, n_layers={self.n_layers}."
-            )
+        check_counts(n_units=self.n_units, n_layers=self.n_layers)
         if not self.max_log_scale > 0.0:
             raise ValueError(f"Expected max_log_scale > 0; got {self.max_log_scale}.")
 
@@ -133,8 +130,7 @@ class MixtureOfLogistics(Monotonic):
     max_log_scale: float = 3.0
 
     def __post_init__(self):
-        if self.n_components < 1:
-            raise ValueError(f"Expected n_components >= 1; got {self.n_components}.")
+        check_counts(n_components=self.n_components)
         if not self.max_log_scale > 0.0:
             raise ValueError(f"Expected max_log_scale > 0; got {self.max_log_scale}.")
 
