@@ -50,7 +50,7 @@ def _inverse_values(part, x: np.ndarray, context: np.ndarray | None, event_ndims
     def values(*rows):
         return _one_pass(part, "inverse", rows[0], rows[1] if len(rows) > 1 else None, event_ndims)[0]
 
-    arrays = [np.asarray(v) for v in (x, context) if v is not None]
+    arrays = [v for v in (x, context) if v is not None]
     starts = range(0, len(x), ADAPT_CHUNK)
     return np.concatenate([values(*(tf.constant(v[i : i + ADAPT_CHUNK]) for v in arrays)) for i in starts])
 
@@ -162,6 +162,7 @@ class Chain(Bijector):
         return value, total
 
     def adapt(self, x, context=None, *, sample_weight=None, verbose=0):
+        x, context, sample_weight = (None if v is None else np.asarray(v) for v in (x, context, sample_weight))
         for i, (part, rank) in enumerate(zip(self._parts, self._ranks, strict=False)):
             if isinstance(part, Bijector):
                 part.adapt(x, context, sample_weight=sample_weight, verbose=verbose)
