@@ -13,7 +13,7 @@ import tensorflow_probability as tfp
 
 import tfflows as tff
 from tfflows import bijectors as tfb
-from tfflows.nets import MADE, MLP, LipschitzMLP, Potential, Velocity
+from tfflows.nets import MADE, MLP, ConvNet, LipschitzMLP, Potential, Velocity
 from tfflows.ode import RungeKutta4
 from tfflows.transformers import (
     UMNN,
@@ -69,6 +69,22 @@ def continuous(context_dim=None, **kwargs):
     return tfb.ContinuousFlow(Velocity(D, HIDDEN, **kwargs), context_dim, solver=FINE)
 
 
+IMAGE = (4, 4, 3)
+
+
+def image_coupling(transformer, mask, context_dim=None, plane=(2, 2), **kwargs):
+    net = ConvNet(int(np.sum(mask)) * transformer.n_parameters, **{"hidden": 6, **kwargs})
+    return tfb.Coupling(transformer, mask, net, context_dim, (*plane, len(mask)))
+
+
+def multiscale(context_dim=None):
+    levels = []
+    for n_channels, plane in ((12, (2, 2)), (24, (1, 1))):
+        squeeze = tfb.Squeeze((2 * plane[0], 2 * plane[1], n_channels // 4))
+        levels.append(tfb.Chain([squeeze, image_coupling(Affine(), tfb.half_mask(n_channels), context_dim, plane)]))
+    return tfb.Multiscale(levels)
+
+
 SPLINE = TRANSFORMERS["rq_spline"]
 ORDER = [3, 0, 4, 1, 2]
 
@@ -119,6 +135,19 @@ BIJECTORS: dict[str, Callable[[], tfb.Bijector]] = {
     "standardize_image": lambda: tfb.Standardize((2, 2, 3)),
     "actnorm": lambda: tfb.ActNorm(D),
     "actnorm_image": lambda: tfb.ActNorm((2, 2, 3)),
+    "squeeze": lambda: tfb.Squeeze(IMAGE),
+    "logit": lambda: tfb.Logit(D, margin=0.1),
+    "squeeze_inverted": lambda: tfb.Invert(tfb.Squeeze(IMAGE)),
+    "dequantize": lambda: tfb.Dequantize((2, 2, 3)),
+    "coupling_image": lambda: image_coupling(Affine(), tfb.half_mask(4)),
+    "coupling_image_residual_context": lambda: image_coupling(
+        SPLINE, tfb.half_mask(4), C, hidden=(6, 6, 6), residual=True
+    ),
+    "coupling_checkerboard_context": lambda: tfb.Chain(
+        [tfb.Squeeze((4, 4, 1)), image_coupling(Affine(), tfb.checkerboard_mask(1), C)]
+    ),
+    "multiscale": multiscale,
+    "multiscale_context": lambda: multiscale(C),
     "chain_with_context": lambda: tfb.Chain([coupling(SPLINE, tfb.half_mask(D), C), autoregressive(Affine(), C)]),
     "chain_recomputed": lambda: tfb.Chain(
         [coupling(SPLINE, tfb.half_mask(D), C), autoregressive(Affine(), C)], recompute=True
@@ -181,6 +210,19 @@ PRESETS["RNODE_context"] = lambda: tff.RNODE(2, hidden=(6, 6), solver=FINE, cont
 PRESETS["OTFlow"] = lambda: tff.OTFlow(2, hidden=(6, 6), solver=FINE)
 PRESETS["FlowMatching_context"] = lambda: tff.FlowMatching(2, hidden=(6, 6), solver=FINE, context_dim=C)
 
+IMAGE_PRESETS: dict[str, Callable[[], tfb.Bijector]] = {
+    "Glow": lambda: tff.Glow(IMAGE, levels=2, steps=1, hidden=6),
+    "Glow_context": lambda: tff.Glow((4, 4, 1), levels=1, steps=2, hidden=6, context_dim=C, logit=True),
+    "Glow_spline_recomputed": lambda: tff.Glow(
+        (4, 4, 1), levels=1, steps=2, hidden=(6, 6), residual=True, transformer=lambda: SPLINE, recompute=True
+    ),
+    "MultiscaleRealNVP": lambda: tff.MultiscaleRealNVP(IMAGE, levels=2, steps=1, hidden=(6, 6)),
+    "MultiscaleRealNVP_context": lambda: tff.MultiscaleRealNVP(
+        (4, 4, 1), levels=1, steps=1, hidden=6, residual=False, context_dim=C
+    ),
+}
+PRESETS |= IMAGE_PRESETS
+
 MAPS = {**BIJECTORS, **PRESETS}
 
 
@@ -219,8 +261,7 @@ def randomise(bijector: tfb.Bijector, scale: float = 0.5, seed: int = 0) -> tfb.
         for weight in layer.trainable_weights:
             weight.assign(scale * rng.normal(size=weight.shape))
     if bijector.needs_adapt:
-        shape = bijector.event_shape
-        x = rng.normal(0.3, 1.7, size=(50, *shape))
+        x = points(bijector, (50,)) if bijector.is_discrete else rng.normal(0.3, 1.7, size=(50, *bijector.event_shape))
         bijector.adapt(x.astype(bijector.dtype.as_numpy_dtype), context(bijector, (50,), seed))
     return bijector
 
@@ -229,15 +270,28 @@ def randomise(bijector: tfb.Bijector, scale: float = 0.5, seed: int = 0) -> tfb.
 def build(name: str, dtype: str = "float64") -> tfb.Bijector:
     """The table's entry with random weights, built once."""
     with policy(dtype):
-        # At 0.5 two layers stretch by up to 1e4, and no formula has digits left for that in float32.
-        return randomise(MAPS[name](), scale=0.5 if dtype == "float64" else 0.3)
+        # At 0.5 two layers stretch by up to 1e4, and no formula has digits left for that in float32. A convolution sums
+        # nine times as many products.
+        bijector, scale = MAPS[name](), 0.5 if dtype == "float64" else 0.3
+        has_convolutions = any(isinstance(layer, ConvNet) for layer in bijector.layers)
+        return randomise(bijector, scale / 3.0 if has_convolutions else scale)
 
 
 def points(bijector: tfb.Bijector, batch_shape=(7,), seed: int = 1) -> np.ndarray:
-    """Data to try a bijector on, inside [-pi, pi) so that circular ones need no wrapping."""
+    """Data to try a bijector on, inside [-pi, pi) so that circular ones need no wrapping; pixels are 0 to 255."""
     rng = np.random.default_rng(seed)
+    if bijector.is_discrete:
+        x = rng.integers(0, 256, size=(*batch_shape, *bijector.event_shape))
+        return x.astype(bijector.dtype.as_numpy_dtype)
     x = np.clip(rng.normal(size=(*batch_shape, *bijector.event_shape)), -3.0, 3.0)
     return x.astype(bijector.dtype.as_numpy_dtype)
+
+
+def latents(bijector: tfb.Bijector, batch_shape=(7,)) -> np.ndarray:
+    """Latents to try a bijector on: `points`, in the latent's shape."""
+    rng = np.random.default_rng(1)
+    z = np.clip(rng.normal(size=(*batch_shape, *bijector.latent_shape)), -3.0, 3.0)
+    return z.astype(bijector.dtype.as_numpy_dtype)
 
 
 def context(bijector: tfb.Bijector, batch_shape=(7,), seed: int = 2) -> np.ndarray | None:

@@ -19,6 +19,7 @@ ORDER = [
     "bijectors",
     "bases",
     "losses",
+    "latents",
     "inputs",
     "batching",
     "distribution",

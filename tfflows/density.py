@@ -56,9 +56,11 @@ class Density(TrainableModel):
 
         Args:
           n: number of draws, > 0.
-          context: None; `[context_dim]` for one condition; or `[batch, context_dim]`.
+          context: None; `[context_dim]` for one condition; or `[batch, context_dim]`. With classes, a label or
+            `[batch]` of them.
           seed: an integer or a pair of them makes the draws reproducible.
-          temperature: multiplies the spread of the latents; below 1 draws come from denser regions.
+          temperature: multiplies the spread of the latents; below 1 draws come from denser regions. With several
+            scales, one number for all or one for each, the finest first.
           batch_size: rows worked on at a time; bounds the memory.
 
         Returns:
@@ -86,6 +88,14 @@ class Density(TrainableModel):
 
     # How they are run.
 
+    def _temperature(self, temperature):
+        """The temperature, checked: a number, or as many as the latent has."""
+        if inputs.is_symbolic(temperature):
+            return temperature
+        if np.ndim(temperature) != 0 or not 0.0 <= float(temperature) < np.inf:
+            raise ValueError(f"Expected a finite temperature >= 0; got {temperature}.")
+        return temperature
+
     def _compiled(self, verb):
         """The verb's function, compiled once for each padded number of rows."""
         if verb not in self._functions:
@@ -106,13 +116,12 @@ class Density(TrainableModel):
     def _draw(self, verb, n, context, seed, temperature, batch_size):
         if not tf.is_tensor(n) and (isinstance(n, bool) or int(n) != n or n < 1):
             raise ValueError(f"Expected a number of draws n >= 1; got {n}.")
-        if not inputs.is_symbolic(temperature) and not 0.0 <= float(temperature) < np.inf:
-            raise ValueError(f"Expected a finite temperature >= 0; got {temperature}.")
+        temperature = self._temperature(temperature)
         is_stock = any(isinstance(flow.base, bases.FromTFP) for flow in self._flows())
         if is_stock:  # knows no other, and says so
             bases.check_temperature(temperature)
         inputs.check_batch_size(batch_size)
-        is_single = context is not None and len(np.shape(context)) == 1
+        is_single = self.accepts.is_one_context(context)
         context = self.accepts.context(tf.convert_to_tensor(context)[None] if is_single else context, None)
         n_contexts = 1 if context is None else context.shape[0]
         seed = batching.seed_pair(seed)

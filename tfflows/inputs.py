@@ -82,12 +82,16 @@ class Inputs:
       context_dim: width of the context, or None.
       dtype: the flow's NumPy dtype; integers become it.
       keep_float64: whether float64 data stay float64, because the bijector uses all their digits.
+      n_classes: number of classes, if the context is one: given as labels `[n]` or as one-hot vectors.
+      is_discrete: whether the data are pixel values 0 to 255.
     """
 
     event_shape: tuple[int, ...]
     context_dim: int | None
     dtype: type
     keep_float64: bool
+    n_classes: int | None = None
+    is_discrete: bool = False
 
     def value(self, value, what: str = "x", event_shape: tuple[int, ...] | None = None):
         """`value` `[n, *event_shape]` as floats: a tensor stays a tensor, all else becomes an array."""
@@ -110,17 +114,41 @@ class Inputs:
                 f"{type(context).__name__}."
             )
         if context is None:
-            raise ValueError(f"Expected a context of shape [n, {self.context_dim}]; got none.")
+            labels = "" if self.n_classes is None else ", or labels [n]"
+            raise ValueError(f"Expected a context of shape [n, {self.context_dim}]{labels}; got none.")
+        if self.n_classes is not None and len(np.shape(context)) == 1:
+            context = self._one_hot(context)
         context = self.value(context, "context", (self.context_dim,))
         if n_rows is not None and context.shape[0] not in (None, n_rows):
             raise ValueError(f"Expected as many rows of context as of x, {n_rows}; got {context.shape[0]}.")
         return context
+
+    def is_one_context(self, context) -> bool:
+        """Whether it is one condition and not rows of them: a vector, or with classes a label or a vector of floats."""
+        n_axes = -1 if context is None else len(np.shape(context))
+        if self.n_classes is None:
+            return n_axes == 1
+        is_float = n_axes == 1 and np.dtype(tf.convert_to_tensor(context).dtype.as_numpy_dtype).kind == "f"
+        return n_axes == 0 or is_float
+
+    def _one_hot(self, labels):
+        if not is_symbolic(labels):
+            array = np.asarray(labels)
+            if array.dtype.kind not in "iuf" or not np.array_equal(array, np.floor(array)):
+                raise ValueError(f"Expected whole numbers as class labels; got {array.dtype} {array[:3]}.")
+            if array.size and not (array.min() >= 0 and array.max() < self.n_classes):
+                raise ValueError(
+                    f"Expected class labels from 0 to {self.n_classes - 1}; got {array.min()} to {array.max()}."
+                )
+        return tf.one_hot(tf.cast(labels, tf.int32), self.n_classes, dtype=self.dtype)
 
     def rows(self, x, context=None, weight=None) -> Rows:
         """Data in memory, for `fit`, `evaluate` and `adapt`."""
         x = np.asarray(self.value(x))
         if len(x) == 0:
             raise ValueError("Expected at least one row of data; got none.")
+        if self.is_discrete:
+            check_pixels(x, "x")
         context = self.context(context, len(x))
         weight = None if weight is None else self._weight(weight, len(x))
         return Rows(x, None if context is None else np.asarray(context), weight)
@@ -205,14 +233,16 @@ class Inputs:
             raise ValueError(f"Expected a dataset with {expected} context; got {got}.")
         if parts[0].shape.rank is not None:
             check_event(parts[0], self.event_shape, "x")
-        if has_context and parts[1].shape.rank is not None:
+        are_labels = has_context and self.n_classes is not None and parts[1].shape.rank == 1
+        if has_context and not are_labels and parts[1].shape.rank is not None:
             check_event(parts[1], (self.context_dim,), "context")
 
         def standardise(*element):
             x = self._floats(element[0], "x")
             data = {"x": tf.ensure_shape(x, [None, *self.event_shape])}
             if has_context:
-                data["context"] = tf.ensure_shape(tf.cast(element[1], self.dtype), [None, self.context_dim])
+                context = self._one_hot(element[1]) if are_labels else tf.cast(element[1], self.dtype)
+                data["context"] = tf.ensure_shape(context, [None, self.context_dim])
             weight = tf.ones(tf.shape(x)[:1], self.dtype)
             if len(element) > 2:
                 # Inside a pipeline nothing can be refused; as NaN it stops the fit, which then says why.
@@ -255,6 +285,21 @@ def check_finite(value, what: str) -> None:
     if len(bad):
         first = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
         raise ValueError(f"Expected finite numbers in {what}; got NaN or inf in {len(bad)} rows: {first}.")
+
+
+def check_pixels(value, what: str) -> None:
+    """Raises unless all are whole numbers from 0 to 255; warns where they look as if divided by 255."""
+    if is_symbolic(value) or np.size(value) == 0:
+        return
+    array = np.asarray(value)
+    low, high = float(array.min()), float(array.max())
+    if low < 0.0 or high > 255.0 or not np.array_equal(array, np.floor(array)):
+        raise ValueError(
+            f"Expected whole pixel values from 0 to 255 in {what}; got numbers from {low:.4g} to {high:.4g}. "
+            "Undo a division by 255, or round."
+        )
+    if high == 1.0 and array.size > 1:
+        warnings.warn(f"The pixels in {what} are 0 or 1, of 0 to 255: multiply black and white by 255.", stacklevel=4)
 
 
 def hold_out(rows: Rows, fraction: float, *, shuffle: bool) -> tuple[Rows, Rows]:

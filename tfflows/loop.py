@@ -17,9 +17,9 @@ FLOPS_PER_SECOND = 2e10  # of one core, in the small matrix products of a flow's
 MAX_STEPS_PER_CALL = 200
 
 
-def default_steps(n_steps: int, batch_size: int, n_weights: int) -> int:
+def default_steps(n_steps: int, batch_size: int, n_products: int) -> int:
     """Steps to make in one call, out of the `n_steps` of an epoch: calls of equal length, of some 0.2 s."""
-    seconds_per_step = 6.0 * n_weights * batch_size / FLOPS_PER_SECOND
+    seconds_per_step = 6.0 * n_products * batch_size / FLOPS_PER_SECOND
     most = int(np.clip(SECONDS_PER_CALL / max(seconds_per_step, 1e-9), 1, MAX_STEPS_PER_CALL))
     n_calls = -(-n_steps // most)
     return -(-n_steps // n_calls)
@@ -57,14 +57,14 @@ class EpochLoop(keras.callbacks.Callback):
       rows: `inputs.Rows`.
       batch_size: rows in a step.
       steps_per_call: steps in a call, or None for `default_steps`.
-      n_weights: numbers that the model has.
+      n_products: products of a weight and a number that one row takes.
       shuffle: whether the rows have a new order in each epoch.
     """
 
-    def __init__(self, function, rows, batch_size: int, steps_per_call: int | None, n_weights: int, *, shuffle: bool):
+    def __init__(self, function, rows, batch_size: int, steps_per_call: int | None, n_products: int, *, shuffle: bool):
         super().__init__()
         self.n_steps = -(-len(rows) // batch_size)
-        self.steps_per_call = steps_per_call or default_steps(self.n_steps, batch_size, n_weights)
+        self.steps_per_call = steps_per_call or default_steps(self.n_steps, batch_size, n_products)
         self._function = function
         self._n_rows = len(rows)
         self._shuffle = shuffle

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
+import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfflows import bases, inputs, summary
+from tfflows import bases, inputs, latents, summary
 from tfflows.bijectors.base import Bijector, describe
 from tfflows.density import Density
 from tfflows.serialization import deserialize, register, serialize
@@ -34,7 +38,7 @@ class FlowModel(Density):
             )
         if bijector.event_shape is None:
             raise ValueError("Expected a bijector that knows its event shape, which no part of this one does.")
-        latent_shape = tuple(bijector.inverse_event_shape(bijector.event_shape).as_list())
+        latent_shape = bijector.latent_shape
         if base is None:
             base = bases.StandardNormal(latent_shape)
         elif isinstance(base, tfp.distributions.Distribution):
@@ -53,8 +57,11 @@ class FlowModel(Density):
             bijector.context_dim,
             bijector.dtype.as_numpy_dtype,
             bijector.accepts_float64,
+            bijector.n_classes,
+            bijector.is_discrete,
         )
         self.built = True
+        self.use_xla = self._prefers_xla()
 
     # The verbs that need one latent space; the others are those of `Density`.
 
@@ -68,11 +75,70 @@ class FlowModel(Density):
         x, log_det = self._over_rows("decode", z, context, batch_size)
         return (x, log_det) if return_log_det else x
 
+    def interpolate(
+        self, x0, x1, n_steps: int = 9, context=None, *, mode=latents.spherical, batch_size: int | None = None
+    ):
+        """The way from data x0 to data x1 through the latent space: encoded, mixed, decoded.
+
+        Args:
+          x0, x1: `[n, *event]`, or one event each.
+          n_steps: events on the way, the two ends included, >= 2.
+          context: of both ends, `[n, context_dim]` or for one event `[context_dim]` (or class labels); or a pair of
+            them, which are mixed linearly on the way.
+          mode: how latents are mixed: `latents.spherical`, `latents.linear`, one of their names, or a function of
+            (z0, z1, t) with t in [0, 1].
+          batch_size: rows worked on at a time.
+
+        Returns:
+          `[n, n_steps, *event]`, or `[n_steps, *event]` for one event each; the first and the last are x0 and x1, up
+          to rounding.
+        """
+        mode = latents.mode(mode)
+        if isinstance(n_steps, bool) or not isinstance(n_steps, (int, np.integer)) or n_steps < 2:
+            raise ValueError(f"Expected n_steps >= 2; got {n_steps}.")
+        if tuple(np.shape(x0)) != tuple(np.shape(x1)):
+            raise ValueError(f"Expected x0 and x1 of one shape; got {np.shape(x0)} and {np.shape(x1)}.")
+        is_single = np.ndim(x0) == len(self.bijector.event_shape)
+        contexts = context if isinstance(context, tuple) else (context, context)
+        if is_single:
+            x0, x1 = tf.convert_to_tensor(x0)[tf.newaxis], tf.convert_to_tensor(x1)[tf.newaxis]
+            contexts = [None if c is None else np.asarray(c)[np.newaxis] for c in contexts]
+        contexts = [self.accepts.context(c, len(x0)) for c in contexts]
+        z0, z1 = (self.encode(x, c, batch_size=batch_size) for x, c in zip((x0, x1), contexts, strict=True))
+        times = np.linspace(0.0, 1.0, n_steps).tolist()
+        z = tf.reshape(tf.stack([mode(z0, z1, t) for t in times], axis=1), [-1, *self.base.event_shape])
+        if self.context_dim is None:
+            mixed = None
+        else:
+            mixed = tf.stack([latents.linear(*(tf.cast(c, z.dtype) for c in contexts), t) for t in times], axis=1)
+            mixed = tf.reshape(mixed, [-1, self.context_dim])
+        x = self.decode(z, mixed, batch_size=batch_size)
+        x = tf.reshape(x, [-1, n_steps, *self.bijector.event_shape])
+        return x[0] if is_single else x
+
+    def attribute_vector(self, x_with, x_without, context_with=None, context_without=None):
+        """What latents of data with an attribute have more, in the mean, than those without: `[*latent]`.
+
+        Added to a latent, times some number, it gives the datum more of the attribute: `flow.decode(z + t * vector)`.
+
+        Args:
+          x_with, x_without: `[n, *event]` each, any two numbers of rows.
+          context_with, context_without: their contexts, if the flow is conditional.
+
+        Reference:
+          Kingma & Dhariwal (2018), Glow, https://arxiv.org/abs/1807.03039
+        """
+        sets = ((x_with, context_with), (x_without, context_without))
+        mean_with, mean_without = (tf.reduce_mean(self.encode(x, context), axis=0) for x, context in sets)
+        return mean_with - mean_without
+
     # What they compute, in graph.
 
     def _log_prob(self, x, context, temperature=1.0):
+        x, log_weight = self.bijector.dequantize(x, context)
         z, log_det = self._encode(x, context)
-        return self.base.log_prob(z, temperature) + log_det
+        log_prob = self.base.log_prob(z, temperature) + log_det
+        return log_prob if log_weight is None else log_prob + log_weight
 
     def _encode(self, x, context):
         return self.bijector.inverse_and_log_det(x, context)
@@ -83,10 +149,14 @@ class FlowModel(Density):
     def _sample_and_log_prob(self, shape, context, seed, temperature):
         z = self.base.sample(shape, seed, temperature)
         x, log_det = self.bijector.forward_and_log_det(z, context)
+        if self.bijector.is_discrete:
+            x = self.bijector.quantize(x)
+            return x, self._log_prob(x, context, temperature)
         return x, self.base.log_prob(z, temperature) - log_det
 
     def _sample_only(self, shape, context, seed, temperature):
-        return self.bijector.forward_and_log_det(self.base.sample(shape, seed, temperature), context)[0]
+        z = self.base.sample(shape, seed, temperature)
+        return self.bijector.quantize(self.bijector.forward_and_log_det(z, context)[0])
 
     def _flows(self):
         return [self]
@@ -95,13 +165,29 @@ class FlowModel(Density):
     def default_loss(self):
         return self.bijector.default_loss or super().default_loss
 
+    @property
+    def nats_per_bit_per_dim(self):
+        return math.prod(self.bijector.event_shape) * math.log(2.0) if self.bijector.is_discrete else None
+
+    def _temperature(self, temperature):
+        sizes = self.bijector.level_sizes
+        if sizes is None or inputs.is_symbolic(temperature) or np.ndim(temperature) == 0:
+            return super()._temperature(temperature)
+        each = np.asarray(temperature, self.accepts.dtype)
+        if each.shape != (len(sizes),) or not np.all(np.isfinite(each) & (each >= 0.0)):
+            raise ValueError(f"Expected {len(sizes)} finite temperatures >= 0, one for each level; got {temperature}.")
+        return np.repeat(each, sizes)
+
     def _adapt(self, rows, verbose):
         self.bijector.adapt(rows.x, rows.context, sample_weight=rows.weight, verbose=verbose)
 
     def _check_value(self, verb, value):
         if verb == "decode":
             return self.accepts.value(value, "z", self.base.event_shape)
-        return super()._check_value(verb, value)
+        value = super()._check_value(verb, value)
+        if verb == "log_prob" and self.bijector.is_discrete:
+            inputs.check_pixels(value, "x")
+        return value
 
     # Facts and files.
 

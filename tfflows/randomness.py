@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import math
 
 import tensorflow as tf
 
@@ -42,13 +43,31 @@ def random_signs(x: tf.Tensor, n_probes: int) -> tf.Tensor:
     """
     seed = training_seed()
     if seed is None:
-        return tf.cast(2 * _hashed_bits(x, n_probes) - 1, x.dtype)
-    bits = tf.random.stateless_uniform([n_probes, *tf.unstack(tf.shape(x))], seed, maxval=2, dtype=tf.int32, alg=RANDOM)
+        bits = _shifted(_scrambled(x, n_probes), 31)
+    else:
+        shape = [n_probes, *tf.unstack(tf.shape(x))]
+        bits = tf.random.stateless_uniform(shape, seed, maxval=2, dtype=tf.int32, alg=RANDOM)
     return tf.cast(2 * bits - 1, x.dtype)
 
 
-def _hashed_bits(x, n_probes):
-    """0 or 1 for each probe and scalar of each row `[n_probes, n, D]`, by MurmurHash3's mixing of the row's bits."""
+def random_uniform(x: tf.Tensor, event_ndims: int) -> tf.Tensor:
+    """Numbers uniform in (0, 1), of the shape of `x` `[..., *event]`, drawn for each event as in `random_signs`."""
+    seed = training_seed()
+    if seed is None:
+        n_dim = math.prod(x.shape[x.shape.rank - event_ndims :].as_list())
+        bits = _shifted(_scrambled(tf.reshape(x, [-1, n_dim]), 1), 9)
+    else:
+        bits = tf.random.stateless_uniform(tf.shape(x), seed, maxval=2**23, dtype=tf.int32, alg=RANDOM)
+    # 23 bits and a half: float32 holds each, and none is 0 or 1.
+    return (tf.cast(tf.reshape(bits, tf.shape(x)), x.dtype) + 0.5) / 2.0**23
+
+
+def _shifted(bits, n):
+    return tf.cast(tf.bitwise.right_shift(bits, tf.constant(n, tf.uint32)), tf.int32)
+
+
+def _scrambled(x, n_copies):
+    """32 bits for each copy and scalar of each row `[n_copies, n, D]`, by MurmurHash3's mixing of the row's bits."""
     odd = 2654435761  # 2^32 over the golden ratio, and odd, so that no multiple of it is lost
     n_dim = x.shape[-1]
 
@@ -59,15 +78,15 @@ def _hashed_bits(x, n_probes):
         return tf.bitwise.bitwise_xor(number, tf.bitwise.right_shift(number, tf.constant(16, tf.uint32)))
 
     def constants(count, first):
-        return tf.constant([(first + i) * odd % 2**32 for i in range(count)], tf.uint32)
+        # Counted in the graph: as a constant they would be as large as the row, in every file.
+        return (tf.cast(tf.range(first, first + count), tf.uint32)) * tf.constant(odd, tf.uint32)
 
     # Compared with the last digits, in which a layer before may round differently elsewhere, the steps are wide.
     steps = tf.round(64.0 * tf.clip_by_value(tf.cast(tf.stop_gradient(x), tf.float32), -1e6, 1e6))
     bits = tf.bitcast(tf.cast(steps, tf.int32), tf.uint32)
     row = mixed(tf.reduce_sum(mixed(tf.bitwise.bitwise_xor(bits, constants(n_dim, 1))), axis=-1))
-    cell = tf.reshape(constants(n_probes * n_dim, n_dim + 1), [n_probes, 1, n_dim])
-    last = mixed(tf.bitwise.bitwise_xor(row[:, tf.newaxis], cell))
-    return tf.cast(tf.bitwise.right_shift(last, tf.constant(31, tf.uint32)), tf.int32)
+    cell = tf.reshape(constants(n_copies * n_dim, n_dim + 1), [n_copies, 1, n_dim])
+    return mixed(tf.bitwise.bitwise_xor(row[:, tf.newaxis], cell))
 
 
 def draw_categories(log_weights: tf.Tensor, shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import keras
@@ -25,6 +26,7 @@ from tfflows.losses import Loss, NegativeLogLikelihood
 from tfflows.randomness import training_randomness
 from tfflows.serialization import deserialize, serialize
 
+CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 BATCH_SIZE = 256
 EVALUATE_BATCH_SIZE = 1024
 
@@ -50,9 +52,21 @@ class TrainableModel(keras.Model):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.loss_tracker = keras.metrics.Mean(name="loss")
+        self.bits_tracker = keras.metrics.Mean(name="bits_per_dim")
         self.flow_loss = NegativeLogLikelihood()
         self.use_xla = True
         self._reset_compiled()
+
+    def _has_convolutions(self) -> bool:
+        return any(isinstance(layer, CONVOLUTIONS) for layer in self._flatten_layers())
+
+    def _prefers_xla(self) -> bool:
+        return not self._has_convolutions() or bool(tf.config.list_logical_devices("GPU"))
+
+    @property
+    def nats_per_bit_per_dim(self) -> float | None:
+        """How many nats of a row are one bit of each of its numbers; None for continuous data."""
+        return None
 
     def _reset_compiled(self):
         self._functions = {}  # the verbs
@@ -64,7 +78,7 @@ class TrainableModel(keras.Model):
         optimizer=None,
         loss: Loss | None = None,
         *,
-        jit_compile: bool = True,
+        jit_compile: bool | None = None,
         steps_per_execution: int | None = None,
         **kwargs,
     ):
@@ -74,7 +88,8 @@ class TrainableModel(keras.Model):
           optimizer: a Keras optimizer; by default Adam at 1e-3 with gradients clipped to a norm of 5.
           loss: a loss of `tfflows.losses`; by default what the bijector's paper trains it with, which is the
             negative log-likelihood for most.
-          jit_compile: whether `fit` and all verbs run under XLA.
+          jit_compile: whether `fit` and all verbs run under XLA. By default they do, but for convolutions on a CPU,
+            which TensorFlow's own kernels compute faster.
           steps_per_execution: training steps in one compiled call, after which callbacks hear of a batch. By
             default so many that a call takes some 0.2 s, but one if a callback of yours asks for batches.
           **kwargs: Keras' `run_eagerly`, `auto_scale_loss`.
@@ -87,9 +102,11 @@ class TrainableModel(keras.Model):
             raise ValueError(f"Expected a whole number steps_per_execution >= 1; got {steps_per_execution!r}.")
         if optimizer is None:
             optimizer = default_optimizer(averaged=False)
+        if jit_compile is None:
+            jit_compile = self._prefers_xla()
         super().compile(
             optimizer=optimizer,
-            jit_compile=jit_compile and not kwargs.get("run_eagerly"),
+            jit_compile=bool(jit_compile) and not kwargs.get("run_eagerly"),
             steps_per_execution=steps_per_execution or 1,
             **kwargs,
         )
@@ -140,7 +157,8 @@ class TrainableModel(keras.Model):
             dataset.
 
         Returns:
-          Keras' history; `loss` and `val_loss` are the mean loss, by default the NLL in nats.
+          Keras' history; `loss` and `val_loss` are the mean loss, by default the NLL in nats. For images `bits_per_dim`
+          and `val_bits_per_dim` are the same in bits for each number of an image.
 
         Raises:
           ValueError: for data that do not fit the flow, before anything is trained.
@@ -229,11 +247,18 @@ class TrainableModel(keras.Model):
         if steps is None and any(map(hears_batches, callbacks)):
             steps = 1
         self._epoch_loop = loop.EpochLoop(
-            self._steps_function, rows, data.batch_size, steps, self.count_params(), shuffle=data.shuffle
+            self._steps_function, rows, data.batch_size, steps, self._n_products(), shuffle=data.shuffle
         )
         # Keras counts the steps with these two and hands the dataset to the loop, which has its own.
         self.steps_per_execution = self._epoch_loop.steps_per_call
         return tf.data.Dataset.range(self._epoch_loop.n_steps)
+
+    def _n_products(self) -> int:
+        """About how many products of a weight and a number one row takes."""
+        if not self._has_convolutions():
+            return self.count_params()
+        # The first scale has a quarter of the image's pixels, the others less.
+        return self.count_params() * -(-math.prod(self.accepts.event_shape[:-1]) // 4)
 
     def make_train_function(self, force=False):
         if self._epoch_loop is None:
@@ -268,8 +293,7 @@ class TrainableModel(keras.Model):
         # StopOnNonFinite ends the fit.
         finite = tf.math.is_finite(objective + tf.linalg.global_norm(gradients))
         self._apply_if(finite, gradients, weights)
-        self.loss_tracker.update_state(tf.where(finite, loss, np.nan), sample_weight=tf.reduce_sum(weight))
-        return {"loss": self.loss_tracker.result()}
+        return self._track(tf.where(finite, loss, np.nan), weight)
 
     def _apply_if(self, finite, gradients, weights):
         if self.distribute_strategy.num_replicas_in_sync > 1:  # replicas may not meet inside a cond
@@ -285,12 +309,23 @@ class TrainableModel(keras.Model):
     def test_step(self, data):
         x, context, weight = data["x"], data.get("context"), data["weight"]
         loss = _weighted_mean(self.flow_loss(self, x, context), weight)
-        self.loss_tracker.update_state(loss, sample_weight=tf.reduce_sum(weight))
-        return {"loss": self.loss_tracker.result()}
+        return self._track(loss, weight)
+
+    def _trackers(self):
+        """Metrics, and what the loss is divided by for each."""
+        trackers = [(self.loss_tracker, 1.0)]
+        if self.nats_per_bit_per_dim is not None and isinstance(self.flow_loss, NegativeLogLikelihood):
+            trackers.append((self.bits_tracker, self.nats_per_bit_per_dim))
+        return trackers
+
+    def _track(self, loss, weight):
+        for metric, unit in self._trackers():
+            metric.update_state(loss / unit, sample_weight=tf.reduce_sum(weight))
+        return {metric.name: metric.result() for metric in self.metrics}
 
     @property
     def metrics(self):
-        return [self.loss_tracker]
+        return [metric for metric, _ in self._trackers()]
 
     def get_compile_config(self):
         if not self.compiled:

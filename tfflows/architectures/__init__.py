@@ -1,12 +1,14 @@
 """Presets: the architectures of the papers, each a short function that returns a bijector.
 
-Every preset begins with `Standardize`, so data of any scale will do. With one dimension there is
-nothing to condition on, so the layers become elementwise (given the context, if there is one).
+Every preset for vectors begins with `Standardize`, so data of any scale will do. With one dimension there is
+nothing to condition on, so the layers become elementwise (given the context, if there is one). Those for images
+take pixel values.
 """
 
 from tfflows.architectures.affine import IAF, MAF, NICE, RealNVP
 from tfflows.architectures.continuous import FFJORD, RNODE, FlowMatching, OTFlow
 from tfflows.architectures.gaussianization import SINF, GaussianizationFlow
+from tfflows.architectures.images import Glow, MultiscaleRealNVP, variational_noise
 from tfflows.architectures.monotonic import (
     BPF,
     NAF,
@@ -48,6 +50,7 @@ __all__ = [
     "FlowMatching",
     "FlowPlusPlus",
     "GaussianizationFlow",
+    "Glow",
     "InverseAutoregressiveLRS",
     "InverseAutoregressiveRQNSF",
     "InverseBPF",
@@ -57,10 +60,12 @@ __all__ = [
     "InvertibleResNet",
     "MaskedAutoregressiveLRS",
     "MaskedAutoregressiveRQNSF",
+    "MultiscaleRealNVP",
     "OTFlow",
     "Planar",
     "Radial",
     "RealNVP",
     "ResidualFlow",
     "Sylvester",
+    "variational_noise",
 ]

@@ -2,10 +2,11 @@
 
 from tfflows.bijectors.autoregressive import MaskedAutoregressive
 from tfflows.bijectors.base import Bijector
-from tfflows.bijectors.composition import Chain, Invert
+from tfflows.bijectors.composition import Chain, Invert, Multiscale
 from tfflows.bijectors.continuous import ContinuousFlow, ExactTrace, HutchinsonTrace
-from tfflows.bijectors.coupling import Coupling, alternating_mask, half_mask
+from tfflows.bijectors.coupling import Coupling, alternating_mask, checkerboard_mask, half_mask
 from tfflows.bijectors.elementwise import Elementwise
+from tfflows.bijectors.images import Dequantize, Logit, Squeeze
 from tfflows.bijectors.linear import LU, QR, Householder, MatrixExponential, Permutation, RandomRotation
 from tfflows.bijectors.normalization import ActNorm, Standardize
 from tfflows.bijectors.planar import Planar, Radial, Sylvester
@@ -20,14 +21,17 @@ __all__ = [
     "Chain",
     "ContinuousFlow",
     "Coupling",
+    "Dequantize",
     "Elementwise",
     "ExactLogDet",
     "ExactTrace",
     "Householder",
     "HutchinsonTrace",
     "Invert",
+    "Logit",
     "MaskedAutoregressive",
     "MatrixExponential",
+    "Multiscale",
     "Permutation",
     "Planar",
     "PowerSeries",
@@ -36,8 +40,10 @@ __all__ = [
     "Residual",
     "RussianRoulette",
     "Sliced",
+    "Squeeze",
     "Standardize",
     "Sylvester",
     "alternating_mask",
+    "checkerboard_mask",
     "half_mask",
 ]

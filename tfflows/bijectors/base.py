@@ -84,6 +84,25 @@ class Bijector(tfb.Bijector):
         """How many rows of data, drawn at random, are enough for `adapt`; None if it makes use of all there are."""
         return None
 
+    def dequantize(self, x: tf.Tensor, context: tf.Tensor | None):
+        """For data that are integers: a point at random of what each stands for, and what log_prob gains by that.
+
+        Returns:
+          x `[n, *event]`, and the logarithm of (volume / density of the point) `[n]`: added to the log-density there
+          it is a lower bound, in the mean, of the log-probability of the integers. None for continuous data.
+        """
+        del context
+        return x, None
+
+    def quantize(self, x: tf.Tensor) -> tf.Tensor:
+        """The integers that points stand for; of continuous data the points."""
+        return x
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether the data are integers, 0 to 255, and densities are probabilities of them."""
+        return False
+
     @property
     def default_loss(self):
         """What its paper trains it with: a loss of `tfflows.losses`, or None for the negative log-likelihood."""
@@ -144,6 +163,23 @@ class Bijector(tfb.Bijector):
         with tf.name_scope(name):
             return self.inverse_and_log_det(y, context, event_ndims)[1]
 
+    # Where data and latent have different shapes they are fixed ones.
+
+    def _changes_shape(self):
+        return self.latent_shape != self.event_shape
+
+    def _forward_event_shape(self, latent_shape):
+        return tf.TensorShape(self.event_shape) if self._changes_shape() else latent_shape
+
+    def _inverse_event_shape(self, event_shape):
+        return tf.TensorShape(self.latent_shape) if self._changes_shape() else event_shape
+
+    def _forward_event_shape_tensor(self, latent_shape):
+        return tf.constant(self.event_shape, tf.int32) if self._changes_shape() else latent_shape
+
+    def _inverse_event_shape_tensor(self, event_shape):
+        return tf.constant(self.latent_shape, tf.int32) if self._changes_shape() else event_shape
+
     @classmethod
     def _parameter_properties(cls, dtype, num_classes=None):
         return {}  # weights have no batch shape
@@ -159,9 +195,24 @@ class Bijector(tfb.Bijector):
         return self._event_shape
 
     @property
+    def latent_shape(self) -> tuple[int, ...] | None:
+        """Shape of the latent's event, or None if any shape will do."""
+        return self._event_shape
+
+    @property
+    def level_sizes(self) -> tuple[int, ...] | None:
+        """How many latents each scale has, the finest first, or None if there is only one scale."""
+        return None
+
+    @property
     def context_dim(self) -> int | None:
         """Width of the context it needs, or None."""
         return self._context_dim
+
+    @property
+    def n_classes(self) -> int | None:
+        """Number of classes, if its context is one; None for any other context."""
+        return None
 
     @property
     def layers(self) -> list[keras.layers.Layer]:

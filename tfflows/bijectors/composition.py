@@ -1,8 +1,9 @@
-"""Chain and Invert: bijectors made of bijectors, ours or stock ones of TFP."""
+"""Chain, Invert and Multiscale: bijectors made of bijectors, ours or stock ones of TFP."""
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +15,8 @@ from tfflows.serialization import register
 
 tfb = tfp.bijectors
 
-ADAPT_CHUNK = 8192  # rows
+ADAPT_ROWS = 8192  # worked on at a time, at most
+ADAPT_NUMBERS = 2**20  # in them, at most: a convolutional net makes some fifty of each
 
 
 def _recomputed(step, value, context):
@@ -43,16 +45,22 @@ def _adapts(part) -> bool:
     return isinstance(part, Bijector) and type(part).adapt is not Bijector.adapt
 
 
-def _inverse_values(part, x: np.ndarray, context: np.ndarray | None, event_ndims: int) -> np.ndarray:
-    """Rows as a part of a chain passes them on towards the latent, without log-dets, in bounded memory."""
+def _inverse_values(parts, ranks, x: np.ndarray, context: np.ndarray | None) -> np.ndarray:
+    """Rows as parts of a chain pass them on towards the latent, without log-dets, in bounded memory."""
+    if not parts:
+        return x
 
     @tf.function(reduce_retracing=True)  # a graph leaves out what only the log-det needs
     def values(*rows):
-        return _one_pass(part, "inverse", rows[0], rows[1] if len(rows) > 1 else None, event_ndims)[0]
+        value, context = rows if len(rows) > 1 else (rows[0], None)
+        for part, rank in zip(parts, ranks, strict=True):
+            value = _one_pass(part, "inverse", value, context, rank)[0]
+        return value
 
     arrays = [v for v in (x, context) if v is not None]
-    starts = range(0, len(x), ADAPT_CHUNK)
-    return np.concatenate([values(*(tf.constant(v[i : i + ADAPT_CHUNK]) for v in arrays)) for i in starts])
+    n_rows = int(np.clip(ADAPT_NUMBERS // max(x[0].size, 1), 1, ADAPT_ROWS))
+    starts = range(0, len(x), n_rows)
+    return np.concatenate([values(*(tf.constant(v[i : i + n_rows]) for v in arrays)) for i in starts])
 
 
 def _check_part(part) -> None:
@@ -104,11 +112,12 @@ class Chain(Bijector):
         self._parts = list(bijectors)
         self._ranks = self._event_ranks()
         self._recompute = bool(recompute)
+        event_shape, self._latent_shape = self._event_shapes()
         super().__init__(
             parameters,
             event_ndims=self._ranks[0],
             latent_ndims=self._ranks[-1],
-            event_shape=_merge("event shape", [b.event_shape for b in ours]),
+            event_shape=event_shape,
             context_dim=_merge("context width", [b.context_dim for b in ours]),
             is_constant_jacobian=all(b.is_constant_jacobian for b in bijectors),
             name=name,
@@ -125,6 +134,25 @@ class Chain(Bijector):
             else:
                 return ranks
         raise ValueError("Expected bijectors whose event ranks fit together.")
+
+    def _event_shapes(self) -> tuple[tuple | None, tuple | None]:
+        """Shapes of the data's and the latent's events, or None if no part knows."""
+        data_shape = shape = None
+        for i, part in enumerate(self._parts):
+            known = part.event_shape if isinstance(part, Bijector) else None
+            if known is not None and shape is None:
+                data_shape = shape = known
+                for before in reversed(self._parts[:i]):
+                    data_shape = tuple(before.forward_event_shape(data_shape))
+            elif known is not None and known != shape:
+                raise ValueError(f"Expected parts of one event shape; got {shape} and {known}.")
+            if shape is not None:
+                shape = tuple(part.inverse_event_shape(shape))
+        return data_shape, shape
+
+    @property
+    def latent_shape(self):
+        return self._latent_shape
 
     @property
     def bijectors(self) -> list[tfb.Bijector]:
@@ -163,22 +191,43 @@ class Chain(Bijector):
 
     def adapt(self, x, context=None, *, sample_weight=None, verbose=0):
         x, context, sample_weight = (None if v is None else np.asarray(v) for v in (x, context, sample_weight))
-        for i, (part, rank) in enumerate(zip(self._parts, self._ranks, strict=False)):
-            if isinstance(part, Bijector):
+        passed = []  # parts that the rows have yet to go through
+        for i, part in enumerate(self._parts):
+            if _adapts(part):
+                x = _inverse_values([p for p, _ in passed], [r for _, r in passed], x, context)
+                passed = []
                 part.adapt(x, context, sample_weight=sample_weight, verbose=verbose)
-            later = [b for b in self._parts[i + 1 :] if _adapts(b)]
-            if not later:
-                return
-            enough = max(len(x) if b.enough_rows is None else b.enough_rows for b in later)
-            if enough < len(x):
-                some = np.random.default_rng(0).choice(len(x), enough, replace=False)
-                x, context, sample_weight = (None if v is None else v[some] for v in (x, context, sample_weight))
-            x = _inverse_values(part, x, context, rank)
+                later = [b for b in self._parts[i + 1 :] if _adapts(b)]
+                enough = max((len(x) if b.enough_rows is None else b.enough_rows for b in later), default=0)
+                if enough < len(x):
+                    some = np.random.default_rng(0).choice(len(x), enough, replace=False)
+                    x, context, sample_weight = (None if v is None else v[some] for v in (x, context, sample_weight))
+            passed.append((part, self._ranks[i]))
 
     @property
     def enough_rows(self):
         each = [b.enough_rows for b in self._parts if _adapts(b)]
         return None if None in each else max(each)
+
+    def dequantize(self, x, context):
+        first = self._parts[0]
+        return first.dequantize(x, context) if isinstance(first, Bijector) else (x, None)
+
+    def quantize(self, x):
+        first = self._parts[0]
+        return first.quantize(x) if isinstance(first, Bijector) else x
+
+    @property
+    def is_discrete(self):
+        return getattr(self._parts[0], "is_discrete", False)
+
+    @property
+    def n_classes(self):
+        return _merge("number of classes", [b.n_classes for b in self._parts if isinstance(b, Bijector)])
+
+    @property
+    def level_sizes(self):
+        return getattr(self._parts[-1], "level_sizes", None)
 
     def describe(self):
         return f"Chain of {len(self._parts)}"
@@ -201,7 +250,7 @@ class Invert(Bijector):
             parameters,
             event_ndims=bijector.forward_min_event_ndims,
             latent_ndims=bijector.inverse_min_event_ndims,
-            event_shape=bijector.event_shape if ours else None,
+            event_shape=bijector.latent_shape if ours else None,
             context_dim=bijector.context_dim if ours else None,
             is_constant_jacobian=bijector.is_constant_jacobian,
             name=name,
@@ -213,5 +262,128 @@ class Invert(Bijector):
     def _inverse_and_log_det(self, x, context):
         return _one_pass(self._inverted, "forward", x, context, self.inverse_min_event_ndims)
 
+    @property
+    def latent_shape(self):
+        return self._inverted.event_shape if isinstance(self._inverted, Bijector) else super().latent_shape
+
     def describe(self):
         return f"Invert of {describe(self._inverted)}"
+
+
+@register
+class Multiscale(Bijector):
+    """A bijector for each scale of an image; after each but the last, a half of the channels is done.
+
+    Level 1 maps the image to h_1. Its first channels, half of them, are latents; the others go through level 2, and so
+    on; what the last level returns are latents all. They come as one flat vector, the finest scale first, so the
+    whole is a bijector like any other: nothing is thrown away or drawn again. Log-dets add up.
+
+    A level begins with a `Squeeze`, or the image would run out of channels. Where it ends with a `Coupling` that
+    transforms the first half of the channels given the other, that is Glow's prior for these given what stays, and the
+    latents are the noise under it.
+
+    Args:
+      levels: bijectors of images `[H, W, C]`, each of the shape that the one before leaves, from the finest on.
+      n_classes: number of classes, if the context that the levels hear is a class, as one-hot vector.
+
+    Raises:
+      ValueError: without levels, or where the shape of one does not fit, or it has an odd number of channels to halve.
+
+    Reference:
+      Dinh, Sohl-Dickstein & Bengio (2017), Density estimation using Real NVP, https://arxiv.org/abs/1605.08803
+    """
+
+    def __init__(self, levels: Sequence[Bijector], n_classes: int | None = None, name: str | None = None):
+        parameters = dict(locals())
+        levels = list(levels)
+        if not levels:
+            raise ValueError("Expected at least one level; got none.")
+        for level in levels:
+            if not isinstance(level, Bijector) or level.event_shape is None or len(level.event_shape) != 3:
+                raise ValueError(f"Expected levels that are bijectors of images [H, W, C]; got {level!r}.")
+        self._levels = levels
+        self._shapes = [level.latent_shape for level in levels]
+        for shape, level in zip(self._shapes, levels[1:], strict=False):
+            if shape[-1] % 2:
+                raise ValueError(f"Expected an even number of channels to halve; got {shape[-1]}.")
+            if level.event_shape != _half(shape):
+                raise ValueError(f"Expected a level of event shape {_half(shape)}; got {level.event_shape}.")
+        self._n_classes = n_classes
+        super().__init__(
+            parameters,
+            event_ndims=3,
+            latent_ndims=1,
+            event_shape=levels[0].event_shape,
+            context_dim=_merge("context width", [level.context_dim for level in levels]),
+            is_constant_jacobian=all(level.is_constant_jacobian for level in levels),
+            name=name,
+        )
+        if n_classes is not None and n_classes != self.context_dim:
+            raise ValueError(
+                f"Expected n_classes equal to the levels' context_dim {self.context_dim}; got {n_classes}."
+            )
+
+    @property
+    def latent_shape(self):
+        return (sum(self.level_sizes),)
+
+    @property
+    def level_sizes(self):
+        *inner, last = self._shapes
+        return tuple(math.prod(shape) for shape in (*map(_half, inner), last))
+
+    @property
+    def n_classes(self):
+        return self._n_classes
+
+    @property
+    def needs_adapt(self):
+        return any(level.needs_adapt for level in self._levels)
+
+    @property
+    def enough_rows(self):
+        each = [level.enough_rows for level in self._levels if _adapts(level)]
+        return None if None in each else max(each, default=0)
+
+    def adapt(self, x, context=None, *, sample_weight=None, verbose=0):
+        for level in self._levels:
+            level.adapt(x, context, sample_weight=sample_weight, verbose=verbose)
+            x = _inverse_values([level], [3], np.asarray(x), context)
+            x = x[..., x.shape[-1] // 2 :]
+
+    def _inverse_and_log_det(self, x, context):
+        latents, total = [], 0.0
+        for level in self._levels:
+            x, log_det = level.inverse_and_log_det(x, context)
+            total = total + log_det
+            if level is not self._levels[-1]:
+                done, x = tf.split(x, 2, axis=-1)
+                latents.append(_flat(done))
+        return tf.concat([*latents, _flat(x)], axis=-1), total
+
+    def _forward_and_log_det(self, z, context):
+        *latents, last = tf.split(z, self.level_sizes, axis=-1)
+        batch = tf.shape(z)[:-1]
+        x, total = tf.reshape(last, tf.concat([batch, self._shapes[-1]], axis=0)), 0.0
+        for level, shape, latent in zip(reversed(self._levels), reversed(self._shapes), [None, *reversed(latents)]):
+            if latent is not None:
+                done = tf.reshape(latent, tf.concat([batch, _half(shape)], axis=0))
+                if context is not None:  # it may have added batch axes
+                    done = tf.broadcast_to(done, tf.shape(x))
+                x = tf.concat([done, x], axis=-1)
+            x, log_det = level.forward_and_log_det(x, context)
+            total = total + log_det
+        return x, total
+
+    def describe(self):
+        return f"Multiscale of {len(self._levels)} levels, {self.level_sizes} latents"
+
+
+def _half(shape):
+    return (*shape[:-1], shape[-1] // 2)
+
+
+def _flat(image):
+    """`[..., H, W, C]` as `[..., H W C]`."""
+    n = math.prod(image.shape[-3:].as_list())
+    return tf.reshape(image, tf.concat([tf.shape(image)[:-3], [n]], axis=0))

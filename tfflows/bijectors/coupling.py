@@ -25,6 +25,19 @@ def alternating_mask(n_dim: int, *, flip: bool = False) -> np.ndarray:
     return (np.arange(n_dim) % 2 == 1) ^ flip
 
 
+def checkerboard_mask(n_channels: int, *, flip: bool = False) -> np.ndarray:
+    """Transforms every second pixel of an image, like a chessboard's black fields, after a `Squeeze`.
+
+    There a pixel's four neighbours are four groups of channels, two of which are transformed given the other two:
+    without computing anything for the pixels that pass, at a quarter of the positions.
+
+    Args:
+      n_channels: of the image before `Squeeze`; the mask has 4 n_channels entries.
+      flip: the other pixels.
+    """
+    return np.repeat([False, True, True, False], n_channels) ^ flip
+
+
 @register
 class Coupling(Bijector):
     """Transforms some scalars with parameters computed from the others, which pass unchanged.
@@ -35,13 +48,15 @@ class Coupling(Bijector):
 
     Args:
       transformer: the scalar map f.
-      mask: `[D]` booleans, True for the scalars to transform (`half_mask`, `alternating_mask`, or any).
+      mask: `[D]` booleans, True for the scalars of the last axis to transform (`half_mask`, `alternating_mask`, or
+        any; for images that are channels, and `checkerboard_mask` pixels).
       net: a Keras layer called as `net(z_a)` or `net(z_a, context)` that returns
-        `[..., transformer.n_parameters * sum(mask)]`.
+        `[..., transformer.n_parameters * sum(mask)]`; for images a `ConvNet`.
       context_dim: width of the context, or None.
+      event_shape: shape of an event, whose last axis has length D; `(D,)` by default.
 
     Raises:
-      ValueError: for a mask without both kinds of scalars, or a net of another width.
+      ValueError: for a mask without both kinds of scalars, one that does not fit the event, or a net of another width.
 
     Reference:
       Dinh, Krueger & Bengio (2014), NICE, https://arxiv.org/abs/1410.8516
@@ -53,19 +68,23 @@ class Coupling(Bijector):
         mask: Sequence[bool],
         net: keras.layers.Layer,
         context_dim: int | None = None,
+        event_shape: Sequence[int] | None = None,
         name: str | None = None,
     ):
         parameters = dict(locals())
         mask = np.asarray(mask)
         if mask.ndim != 1 or mask.dtype != bool or mask.all() or not mask.any():
             raise ValueError(f"Expected a mask of booleans with at least one True and one False; got {mask.tolist()}.")
-        super().__init__(parameters, event_shape=mask.shape, context_dim=context_dim, name=name)
+        shape = mask.shape if event_shape is None else tuple(event_shape)
+        if shape[-1:] != mask.shape:
+            raise ValueError(f"Expected an event whose last axis has the mask's length {len(mask)}; got {shape}.")
+        super().__init__(parameters, event_ndims=len(shape), event_shape=shape, context_dim=context_dim, name=name)
         self._transformer = transformer
         self._transformer_layers = transformer.layers
         self._n_transformed, self._n_passed = int(mask.sum()), int((~mask).sum())
         self._order = np.concatenate([np.flatnonzero(~mask), np.flatnonzero(mask)])
         n_outputs = self._n_transformed * transformer.n_parameters
-        self._net = build_conditioner(net, self._n_passed, n_outputs, context_dim)
+        self._net = build_conditioner(net, (*shape[:-1], self._n_passed), n_outputs, context_dim)
 
     def _forward_and_log_det(self, z, context):
         return self._couple(z, context, self._transformer.forward_and_log_det)
@@ -76,13 +95,14 @@ class Coupling(Bijector):
     def _couple(self, value, context, transform):
         ordered = permute(value, self._order)
         passed, transformed = ordered[..., : self._n_passed], ordered[..., self._n_passed :]
-        params = conditioner(self._net, passed, context)
+        event_ndims = len(self.event_shape)
+        params = conditioner(self._net, passed, context, event_ndims)
         params = split_last(params, [self._transformer.n_parameters, self._n_transformed])
         changed, log_det = transform(transformed, params)
         if context is not None:  # it may have added batch axes
             passed = tf.broadcast_to(passed, tf.concat([tf.shape(changed)[:-1], [self._n_passed]], axis=0))
         merged = permute(tf.concat([passed, changed], axis=-1), inverse_permutation(self._order))
-        return merged, sum_event(log_det, 1)
+        return merged, sum_event(log_det, event_ndims)
 
     def describe(self):
         return (

@@ -14,7 +14,7 @@ from tfflows.nets import Statistics
 from tfflows.numerics import sum_event
 from tfflows.serialization import register
 
-ENOUGH_ROWS = 100_000  # where training goes on from there anyway
+ENOUGH_VALUES = 100_000  # of a channel, where training goes on from there anyway
 
 
 class _Normalization(Bijector):
@@ -38,7 +38,9 @@ class _Normalization(Bijector):
 
     @property
     def enough_rows(self):
-        return ENOUGH_ROWS if self._statistics.trainable else None
+        if not self._statistics.trainable:
+            return None
+        return max(ENOUGH_VALUES // self._repeats, 256)  # images differ more than their pixels
 
     def adapt(self, x, context=None, *, sample_weight=None, verbose=0):
         x = np.asarray(x)

@@ -6,6 +6,7 @@ parameters mean the identity, so every flow starts as the identity map.
 """
 
 from tfflows.nets.conditioning import as_rows, build_conditioner, check_net_and_context, conditioner, describe_net
+from tfflows.nets.convolutional import ConvNet
 from tfflows.nets.feedforward import MLP
 from tfflows.nets.integrand import Integrand
 from tfflows.nets.lipschitz import LipschitzMLP
@@ -18,6 +19,7 @@ __all__ = [
     "MADE",
     "MLP",
     "Constant",
+    "ConvNet",
     "Integrand",
     "LipschitzMLP",
     "Potential",

@@ -4,25 +4,36 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 
 def build_conditioner(
-    net: keras.layers.Layer, n_inputs: int, n_outputs: int, context_dim: int | None = None
+    net: keras.layers.Layer, input_shape: int | Sequence[int], n_outputs: int, context_dim: int | None = None
 ) -> keras.layers.Layer:
     """Builds `net`, so that all its weights exist before any data, and checks its width.
 
+    Args:
+      net: called with rows of inputs, and of context if there is one.
+      input_shape: of one row; an int is one axis. A net for an image `[H, W, n]` returns `[H, W, ...]`.
+      n_outputs: how many numbers it must return, for each pixel if the inputs are an image.
+      context_dim: width of the context, or None.
+
     Raises:
-      ValueError: if the last axes of its output do not multiply to `n_outputs`.
+      ValueError: if the net returns another number of them.
     """
     if not isinstance(net, keras.layers.Layer):
         raise ValueError(f"Expected a Keras layer as net; got {net!r}.")
-    widths = [n_inputs] if context_dim is None else [n_inputs, context_dim]
-    shape = net(*(keras.KerasTensor((None, width)) for width in widths)).shape
-    if math.prod(shape[1:]) != n_outputs:
-        raise ValueError(f"Expected a net with {n_outputs} outputs; got {type(net).__name__} with {shape[1:]}.")
+    shape = (input_shape,) if isinstance(input_shape, (int, np.integer)) else tuple(input_shape)
+    shapes = [shape] if context_dim is None else [shape, (context_dim,)]
+    found = net(*(keras.KerasTensor((None, *s)) for s in shapes)).shape[1:]
+    pixels = shape[:-1]
+    if found[: len(pixels)] != pixels or math.prod(found[len(pixels) :]) != n_outputs:
+        of_what = f" for each pixel of {pixels}" if pixels else ""
+        raise ValueError(f"Expected a net with {n_outputs} outputs{of_what}; got {type(net).__name__} with {found}.")
     return net
 
 
@@ -32,26 +43,34 @@ def check_net_and_context(net, context_dim: int | None) -> None:
         raise ValueError(f"Expected net and context_dim both or neither; got net={net} and context_dim={context_dim}.")
 
 
-def conditioner(net: keras.layers.Layer, x: tf.Tensor, context: tf.Tensor | None) -> tf.Tensor:
+def conditioner(net: keras.layers.Layer, x: tf.Tensor, context: tf.Tensor | None, event_ndims: int = 1) -> tf.Tensor:
     """Calls `net` on any number of batch axes, in the dtype of `x`.
 
-    Keras layers see rows, `[n, n_inputs]` and `[n, context_dim]`; the batch axes of x and context are
-    broadcast against each other, flattened before, and restored after.
+    Keras layers see rows, `[n, *event]` with `event_ndims` axes of an event, and `[n, context_dim]`; the batch axes of
+    x and context are broadcast against each other, flattened before, and restored after.
     """
-    if x.shape.rank == 2 and (context is None or _same_rows(x, context)):
+    if x.shape.rank == 1 + event_ndims and (context is None or _same_rows(x, context)):
         return tf.cast(net(x) if context is None else net(x, context), x.dtype)
-    rows, batch = as_rows(*(v for v in (x, context) if v is not None))
+    rows, batch = as_rows(*(v for v in (x, context) if v is not None), event_ndims=event_ndims)
     outputs = net(*rows)
     restored = tf.reshape(outputs, tf.concat([batch, outputs.shape[1:]], axis=0))
     return tf.cast(restored, x.dtype)
 
 
-def as_rows(*values: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
-    """Each `[..., width]` as `[n, width]`, batch axes broadcast against each other; and the shape of those axes."""
-    batch = functools.reduce(tf.broadcast_dynamic_shape, (tf.shape(v)[:-1] for v in values))
-    return [
-        tf.reshape(tf.broadcast_to(v, tf.concat([batch, [v.shape[-1]]], axis=0)), [-1, v.shape[-1]]) for v in values
-    ], batch
+def as_rows(first: tf.Tensor, *others: tf.Tensor, event_ndims: int = 1) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """`[..., *event]` and each other `[..., width]` as `[n, *event]` and `[n, width]`, batch axes broadcast.
+
+    Returns:
+      the rows, and the shape of the batch axes.
+    """
+    values = [(first, event_ndims), *((v, 1) for v in others)]
+    batch = functools.reduce(tf.broadcast_dynamic_shape, (tf.shape(v)[: tf.rank(v) - n] for v, n in values))
+    rows = []
+    for value, n in values:
+        event = value.shape[value.shape.rank - n :].as_list()
+        full = tf.broadcast_to(value, tf.concat([batch, event], axis=0))
+        rows.append(tf.reshape(full, [-1, *event]))
+    return rows, batch
 
 
 def _same_rows(x, context):

@@ -1,0 +1,53 @@
+"""Ways from one latent to another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+
+def linear(z0: tf.Tensor, z1: tf.Tensor, t: float) -> tf.Tensor:
+    """(1 - t) z0 + t z1: straight, past the middle of the latent space, where a normal has hardly any mass."""
+    return (1.0 - t) * z0 + t * z1
+
+
+def spherical(z0: tf.Tensor, z1: tf.Tensor, t: float) -> tf.Tensor:
+    """From z0 to z1, `[n, ...]`, along the arc between their directions, the length changing evenly.
+
+    |z| (sin((1 - t) a) u0 + sin(t a) u1) / sin a with directions u0 and u1 at the angle a. Draws of a normal in many
+    dimensions all have about the same length, and so has what is on this way.
+
+    Reference:
+      White (2016), Sampling generative networks, https://arxiv.org/abs/1609.04468
+    """
+    axes = list(range(1, z0.shape.rank))
+
+    def length(z):
+        return tf.sqrt(tf.reduce_sum(tf.square(z), axis=axes, keepdims=True))
+
+    lengths = [tf.maximum(length(z), 1e-12) for z in (z0, z1)]
+    u0, u1 = z0 / lengths[0], z1 / lengths[1]
+    # Exact for angles near 0 and pi too, where the arc cosine of a product is not.
+    angle = 2.0 * tf.atan2(length(u1 - u0), length(u1 + u0))
+    sine = tf.sin(angle)
+    # Between equal directions the arc is its chord; opposite ones span no plane, and the way goes through the middle.
+    is_arc = sine > 1e-4
+    divisor = tf.where(is_arc, sine, tf.ones_like(sine))
+    weight0 = tf.where(is_arc, tf.sin((1.0 - t) * angle) / divisor, (1.0 - t) * tf.ones_like(sine))
+    weight1 = tf.where(is_arc, tf.sin(t * angle) / divisor, t * tf.ones_like(sine))
+    return ((1.0 - t) * lengths[0] + t * lengths[1]) * (weight0 * u0 + weight1 * u1)
+
+
+def mode(identifier: str | Callable) -> Callable:
+    """The way of that name, or the function itself.
+
+    Raises:
+      ValueError: for a name that is none.
+    """
+    ways = {"linear": linear, "spherical": spherical}
+    if callable(identifier):
+        return identifier
+    if identifier not in ways:
+        raise ValueError(f"Expected a mode 'linear', 'spherical' or a function of (z0, z1, t); got {identifier!r}.")
+    return ways[identifier]
