@@ -32,6 +32,7 @@ ORDER = [
     "mixture",
     "architectures",
     "testing",
+    "plot",
     "__init__",
 ]
 

@@ -1,6 +1,6 @@
 """tfflows: normalizing flows for TensorFlow and Keras 3."""
 
-from tfflows import architectures, bases, bijectors, datasets, losses, nets, ode, testing, transformers
+from tfflows import architectures, bases, bijectors, datasets, latents, losses, nets, ode, plot, testing, transformers
 from tfflows.architectures import *  # noqa: F403
 from tfflows.bijectors import Chain, Invert
 from tfflows.mixture import FlowMixture
@@ -18,9 +18,11 @@ __all__ = [
     "bases",
     "bijectors",
     "datasets",
+    "latents",
     "losses",
     "nets",
     "ode",
+    "plot",
     "testing",
     "transformers",
 ]

@@ -10,6 +10,14 @@ import tensorflow as tf
 # Rows are padded to one of these numbers, so each verb is compiled at most this many times; the largest
 # bounds the memory of one call.
 BUCKETS = (16, 128, 1024, 8192)
+# Of images, whose rows are dear, and take some hundred times their own memory in a convolutional net.
+IMAGE_BUCKETS = (16, 32, 64, 128, 256)
+IMAGE_NUMBERS = 512  # in a row, at least
+
+
+def buckets(n_numbers: int) -> tuple[int, ...]:
+    """The numbers of rows that functions of rows of `n_numbers` are compiled for."""
+    return BUCKETS if n_numbers < IMAGE_NUMBERS else IMAGE_BUCKETS
 
 
 def round_up(n: int) -> int:
@@ -18,12 +26,12 @@ def round_up(n: int) -> int:
     return -(-n // step) * step
 
 
-def _chunks(n_rows: int, batch_size: int | None) -> Iterator[tuple[int, int, int]]:
+def _chunks(n_rows: int, batch_size: int | None, buckets: Sequence[int]) -> Iterator[tuple[int, int, int]]:
     """(start, stop, padded number of rows) of the chunks that cover `n_rows` rows."""
-    limit = batch_size or BUCKETS[-1]
+    limit = batch_size or buckets[-1]
     for start in range(0, n_rows, limit):
         stop = min(start + limit, n_rows)
-        yield start, stop, next((size for size in BUCKETS if stop - start <= size <= limit), limit)
+        yield start, stop, next((size for size in buckets if stop - start <= size <= limit), limit)
 
 
 def _pad(value, size: int):
@@ -60,25 +68,26 @@ def seed_pair(seed) -> np.ndarray | tf.Tensor:
     return np.array([high % 2**31, low], np.int32)
 
 
-def map_rows(function: Callable, arrays: Sequence, batch_size: int | None):
+def map_rows(function: Callable, arrays: Sequence, batch_size: int | None, buckets: Sequence[int] = BUCKETS):
     """Calls a compiled `function` on chunks of rows of `arrays` and joins the results.
 
     Args:
       function: from tensors with leading axis [rows] to a tensor or a tuple of them, likewise.
       arrays: NumPy arrays or tensors of equal length, or None; gradients flow through tensors.
       batch_size: rows in a chunk, at most; None for the largest bucket.
+      buckets: numbers of rows that `function` is called with.
     """
     n_rows = arrays[0].shape[0]
     if n_rows == 0:  # one row of zeros, cut off again, gives the shapes and dtypes of the results
         arrays = [None if a is None else np.zeros((1, *a.shape[1:]), np.dtype(a.dtype.name)) for a in arrays]
     results = []
-    for start, stop, size in _chunks(max(n_rows, 1), batch_size):
+    for start, stop, size in _chunks(max(n_rows, 1), batch_size, buckets):
         padded = [None if a is None else tf.convert_to_tensor(_pad(a[start:stop], size)) for a in arrays]
         results.append(_keep(function(*padded), min(stop, n_rows) - start, size))
     return _join(results)
 
 
-def draw_rows(function: Callable, n_rows: int, context, seed, batch_size: int | None):
+def draw_rows(function: Callable, n_rows: int, context, seed, batch_size: int | None, buckets: Sequence[int] = BUCKETS):
     """Calls a compiled sampler on chunks of `n_rows` rows and joins the results.
 
     Args:
@@ -86,9 +95,10 @@ def draw_rows(function: Callable, n_rows: int, context, seed, batch_size: int | 
       context: `[n_contexts, context_dim]` or None; row r is given context r modulo n_contexts.
       seed: two integers; each chunk gets a seed of its own.
       batch_size: rows in a chunk, at most; None for the largest bucket.
+      buckets: numbers of rows that `function` is called with.
     """
     results = []
-    for i, (start, stop, size) in enumerate(_chunks(n_rows, batch_size)):
+    for i, (start, stop, size) in enumerate(_chunks(n_rows, batch_size, buckets)):
         rows = None
         if context is not None:
             rows = tf.gather(context, np.arange(start, start + size) % context.shape[0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import tensorflow as tf
 
@@ -99,8 +101,11 @@ class Density(TrainableModel):
     def _compiled(self, verb):
         """The verb's function, compiled once for each padded number of rows."""
         if verb not in self._functions:
-            self._functions[verb] = tf.function(getattr(self, f"_{verb}"), jit_compile=self.use_xla)
+            self._functions[verb] = tf.function(getattr(self, f"_{verb}"), jit_compile=self.use_xla, autograph=False)
         return self._functions[verb]
+
+    def _buckets(self):
+        return batching.buckets(math.prod(self.accepts.event_shape))
 
     def _over_rows(self, verb, value, context, batch_size):
         value = self._check_value(verb, value)
@@ -108,7 +113,7 @@ class Density(TrainableModel):
         inputs.check_batch_size(batch_size)
         if inputs.is_symbolic(value) or not tf.executing_eagerly():
             return getattr(self, f"_{verb}")(value, context)
-        return batching.map_rows(self._compiled(verb), [value, context], batch_size)
+        return batching.map_rows(self._compiled(verb), [value, context], batch_size, self._buckets())
 
     def _check_value(self, verb, value):
         return self.accepts.value(value)
@@ -139,6 +144,7 @@ class Density(TrainableModel):
                 None if context is None else tf.cast(context, self.accepts.dtype),
                 seed,
                 batch_size,
+                self._buckets(),
             )
         else:
             if context is not None:

@@ -51,6 +51,53 @@ def times(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     return tf.matmul(x, kernel) if x.shape.rank == 2 else tf.tensordot(x, kernel, 1)
 
 
+def convolve(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """`x` `[n, H, W, C]` convolved with `kernel` `[3, 3, C, M]`, zeros beyond the border: `[n, H, W, M]`.
+
+    Where one of them has far fewer channels than the other, as one product of matrices, with nine shifted copies of
+    that one: XLA compiles it well on a CPU, unlike its own convolutions, and kernels made for many channels waste their
+    time on a few. A training step of Glow's net is so up to 1.5 times as fast as with convolutions outside XLA.
+    """
+    n_in, n_out = kernel.shape[2:]
+    if 3 * min(n_in, n_out) > max(n_in, n_out):
+        return tf.nn.conv2d(x, kernel, 1, "SAME")
+    if n_in <= n_out:
+        return times(_neighbours(x), tf.reshape(kernel, [9 * n_in, n_out]))
+    each = tf.reshape(tf.transpose(kernel, [2, 0, 1, 3]), [n_in, 9 * n_out])
+    return _sum_of_neighbours(times(x, each))
+
+
+def _neighbours(x, flip=False):
+    """Each pixel's 3 x 3 pixels, row by row (with `flip` the last first), as channels: `[..., C]` to `[..., 9 C]`."""
+    height, width = x.shape[1:3]
+
+    @tf.custom_gradient
+    def spread(x):
+        padded = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
+        shifted = [padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
+        return tf.concat(shifted[::-1] if flip else shifted, -1), lambda g: _sum_of_neighbours(g, not flip)
+
+    return spread(x)
+
+
+def _sum_of_neighbours(x, flip=False):
+    """The sum of what each of a pixel's 3 x 3 has for it, `[..., 9 C]` to `[..., C]`: `_neighbours` transposed."""
+    height, width = x.shape[1:3]
+    n_channels = x.shape[3] // 9
+
+    @tf.custom_gradient
+    def total(x):
+        padded = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
+        parts = []
+        for k in range(9):
+            i, j = divmod(k, 3)
+            at = (8 - k if flip else k) * n_channels
+            parts.append(padded[:, i : i + height, j : j + width, at : at + n_channels])
+        return tf.add_n(parts), lambda g: _neighbours(g, not flip)
+
+    return total(x)
+
+
 def split_last(x: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
     """Reshapes the last axis of `x` into `shape`, known statically whatever the batch."""
     shape = list(shape)

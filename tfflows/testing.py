@@ -222,10 +222,12 @@ class _Checker:
         return max(errors)
 
     def far_out(self):
-        shape = self.x.shape
         for at in (1e4, -1e4, 0.0):
-            value = tf.fill(shape, tf.constant(at, self.bijector.dtype))
-            for name, method in (("inverse", self.inverse), ("forward", self.forward)):
+            for name, method, event_shape in (
+                ("inverse", self.inverse, self.bijector.event_shape),
+                ("forward", self.forward, self.bijector.latent_shape),
+            ):
+                value = tf.fill((len(self.x), *event_shape), tf.constant(at, self.bijector.dtype))
                 with tf.GradientTape() as tape:
                     tape.watch(value)
                     mapped, log_det = method(value)

@@ -26,6 +26,7 @@ from tfflows.losses import Loss, NegativeLogLikelihood
 from tfflows.randomness import training_randomness
 from tfflows.serialization import deserialize, serialize
 
+# On a CPU faster outside XLA.
 CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 BATCH_SIZE = 256
 EVALUATE_BATCH_SIZE = 1024
@@ -57,11 +58,11 @@ class TrainableModel(keras.Model):
         self.use_xla = True
         self._reset_compiled()
 
-    def _has_convolutions(self) -> bool:
-        return any(isinstance(layer, CONVOLUTIONS) for layer in self._flatten_layers())
-
     def _prefers_xla(self) -> bool:
-        return not self._has_convolutions() or bool(tf.config.list_logical_devices("GPU"))
+        if tf.config.list_logical_devices("GPU"):
+            return True
+        layers = self._flatten_layers()
+        return not any(isinstance(layer, CONVOLUTIONS) or getattr(layer, "prefers_graph", False) for layer in layers)
 
     @property
     def nats_per_bit_per_dim(self) -> float | None:
@@ -88,8 +89,8 @@ class TrainableModel(keras.Model):
           optimizer: a Keras optimizer; by default Adam at 1e-3 with gradients clipped to a norm of 5.
           loss: a loss of `tfflows.losses`; by default what the bijector's paper trains it with, which is the
             negative log-likelihood for most.
-          jit_compile: whether `fit` and all verbs run under XLA. By default they do, but for convolutions on a CPU,
-            which TensorFlow's own kernels compute faster.
+          jit_compile: whether `fit` and all verbs run under XLA. By default they do, but on a CPU for convolutions of
+            many channels (residual `ConvNet`s, Keras' own), which TensorFlow's kernels compute faster.
           steps_per_execution: training steps in one compiled call, after which callbacks hear of a batch. By
             default so many that a call takes some 0.2 s, but one if a callback of yours asks for batches.
           **kwargs: Keras' `run_eagerly`, `auto_scale_loss`.
@@ -255,9 +256,7 @@ class TrainableModel(keras.Model):
 
     def _n_products(self) -> int:
         """About how many products of a weight and a number one row takes."""
-        if not self._has_convolutions():
-            return self.count_params()
-        # The first scale has a quarter of the image's pixels, the others less.
+        # Of images each weight is used for each pixel, of which the first scale has a quarter, the others less.
         return self.count_params() * -(-math.prod(self.accepts.event_shape[:-1]) // 4)
 
     def make_train_function(self, force=False):

@@ -50,7 +50,7 @@ def _inverse_values(parts, ranks, x: np.ndarray, context: np.ndarray | None) -> 
     if not parts:
         return x
 
-    @tf.function(reduce_retracing=True)  # a graph leaves out what only the log-det needs
+    @tf.function(reduce_retracing=True, autograph=False)  # a graph leaves out what only the log-det needs
     def values(*rows):
         value, context = rows if len(rows) > 1 else (rows[0], None)
         for part, rank in zip(parts, ranks, strict=True):
@@ -365,9 +365,9 @@ class Multiscale(Bijector):
         *latents, last = tf.split(z, self.level_sizes, axis=-1)
         batch = tf.shape(z)[:-1]
         x, total = tf.reshape(last, tf.concat([batch, self._shapes[-1]], axis=0)), 0.0
-        for level, shape, latent in zip(reversed(self._levels), reversed(self._shapes), [None, *reversed(latents)]):
-            if latent is not None:
-                done = tf.reshape(latent, tf.concat([batch, _half(shape)], axis=0))
+        for i, level in reversed(list(enumerate(self._levels))):
+            if i < len(latents):
+                done = tf.reshape(latents[i], tf.concat([batch, _half(self._shapes[i])], axis=0))
                 if context is not None:  # it may have added batch axes
                     done = tf.broadcast_to(done, tf.shape(x))
                 x = tf.concat([done, x], axis=-1)

@@ -132,7 +132,7 @@ class Dequantize(Bijector):
         return tf.clip_by_value(tf.floor((x + 0.5) / self._width), 0.0, self._n_levels - 1.0)
 
     def quantize(self, x):
-        return self._level(x) * self._width + self._width // 2
+        return self._level(tf.cast(x, self.dtype)) * self._width + self._width // 2
 
     def dequantize(self, x, context):
         level = tf.stop_gradient(self._level(tf.cast(x, self.dtype)))

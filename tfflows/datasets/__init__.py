@@ -8,17 +8,19 @@ judged: the mean of `toy.log_prob(x) - flow.log_prob(x)` over draws is their Kul
     toy.log_prob(x)  # float64 [10000], nats
 """
 
-from tfflows.datasets.real import Split, alanine_dipeptide
+from tfflows.datasets.real import LabelledSplit, Split, alanine_dipeptide, digits
 from tfflows.datasets.toys import Checkerboard, FourModes1D, Gaussian1D, Pinwheel, Rings, Toy, TwoMoons
 
 __all__ = [
     "Checkerboard",
     "FourModes1D",
     "Gaussian1D",
+    "LabelledSplit",
     "Pinwheel",
     "Rings",
     "Split",
     "Toy",
     "TwoMoons",
     "alanine_dipeptide",
+    "digits",
 ]

@@ -33,3 +33,30 @@ def alanine_dipeptide() -> Split:
     path = resources.files("tfflows") / "data" / "alanine_dipeptide.npz"
     with path.open("rb") as file, np.load(file) as data:
         return Split(np.concatenate([data["trajectory1"], data["trajectory2"]]), data["trajectory3"])
+
+
+class LabelledSplit(NamedTuple):
+    """Images uint8 `[n, H, W, C]` to fit and to judge by, and their labels `[n]`."""
+
+    train: np.ndarray
+    train_labels: np.ndarray
+    test: np.ndarray
+    test_labels: np.ndarray
+
+
+def digits() -> LabelledSplit:
+    """Handwritten digits: the first 6000 training and 1000 test images of MNIST.
+
+    Returns:
+      `LabelledSplit`: images uint8 `[n, 28, 28, 1]`, 0 is black paper, 255 white ink; labels uint8, 0 to 9.
+
+    Reference:
+      LeCun, Bottou, Bengio & Haffner (1998), Gradient-based learning applied to document recognition,
+      https://doi.org/10.1109/5.726791; from https://github.com/rasbt/mnist-pngs, MIT licence, shipped as
+      `data/digits.LICENSE`.
+    """
+    path = resources.files("tfflows") / "data" / "digits.npz"
+    with path.open("rb") as file, np.load(file) as data:
+        return LabelledSplit(
+            data["train"][..., np.newaxis], data["train_labels"], data["test"][..., np.newaxis], data["test_labels"]
+        )

@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
 
 from tfflows.nets.feedforward import hidden_widths, spread
+from tfflows.numerics import convolve, times
 from tfflows.serialization import register
+
+
+# In Adam's first steps all weights move equally far, and an output is a sum of nine times as many products as the last
+# layer has units. Unscaled, a dozen couplings in a row multiply that to densities beyond float32.
+OUTPUT_SCALE = 0.1
+
+
+@dataclasses.dataclass
+class Convolution:
+    """A layer of a `ConvNet`.
+
+    Args:
+      kernel: weight `[3, 3, in, out]`, or `[in, out]` of a 1x1 convolution.
+      bias: weight `[out]`.
+      context_kernel: weight `[n_context, out]`, if it hears the context.
+    """
+
+    kernel: keras.Variable
+    bias: keras.Variable
+    context_kernel: keras.Variable | None
+
+    def __call__(self, x, context=None):
+        kernel = tf.convert_to_tensor(self.kernel)
+        value = (times if kernel.shape.rank == 2 else convolve)(x, kernel) + self.bias
+        if self.context_kernel is None:
+            return value
+        return value + times(context, tf.convert_to_tensor(self.context_kernel))[:, tf.newaxis, tf.newaxis, :]
 
 
 @register
@@ -18,7 +47,7 @@ class ConvNet(keras.layers.Layer):
     Plain, as in Glow: a 3x3 convolution to the first width, 1x1 convolutions to the others, a 3x3 one to the outputs.
     Residual, as in Real NVP: a 3x3 convolution, then for each further width a pre-activation block of two of them,
     h + W'' * act(W' * act(h) + C context). The context is added to the first layer of all pixels alike, and to the
-    first of each block. The output layer starts at zero. Beyond its border an image is zero.
+    first of each block. The output layer starts at zero, and is multiplied by 0.1. Beyond its border an image is zero.
 
     Args:
       n_outputs: numbers returned for each pixel.
@@ -48,68 +77,49 @@ class ConvNet(keras.layers.Layer):
         if self.residual and len(set(self.hidden)) > 1:
             raise ValueError(f"Expected hidden layers of one width in a residual net; got hidden={self.hidden}.")
 
+    @property
+    def prefers_graph(self) -> bool:
+        """Whether on a CPU TensorFlow's own kernels are faster than XLA: for convolutions of many channels."""
+        return self.residual
+
     def build(self, x_shape, context_shape=None):
-        widths = [x_shape[-1], *self.hidden]
-        # Layers come one after another; `hearing` are the places of those that hear the context.
-        if self.residual:
-            self.convolutions = [self._convolution("first", widths[0], widths[1], 3)]
-            for i, width in enumerate(self.hidden[1:], start=1):
-                self.convolutions.append(self._convolution(f"block_{i}_first", width, width, 3))
-                self.convolutions.append(self._convolution(f"block_{i}_second", width, width, 3))
-            hearing = [0, *range(1, len(self.convolutions), 2)]
-        else:
-            self.convolutions = [
-                self._convolution(f"hidden_{i}", widths[i], widths[i + 1], 1 if i else 3)
-                for i in range(len(widths) - 1)
-            ]
-            hearing = [0]
-        self.outputs = keras.layers.Conv2D(
-            self.n_outputs, 3, padding="same", kernel_initializer="zeros", name="outputs", dtype=self.dtype_policy
-        )
-        self.outputs.build((None, None, None, widths[-1]))
-        self.contexts = {}
+        n_inputs, widths = x_shape[-1], self.hidden
+        first = self._layer("first", 3, n_inputs, widths[0], context_shape)
+        inner = []
+        for i in range(1, len(widths)):
+            if self.residual:
+                inner.append(self._layer(f"hidden_{i}", 3, widths[0], widths[0], context_shape))
+                inner.append(self._layer(f"residual_{i}", 3, widths[0], widths[0]))
+            else:
+                inner.append(self._layer(f"hidden_{i}", 1, widths[i - 1], widths[i]))
+        outputs = self._layer("outputs", 3, widths[-1], self.n_outputs, zero=True)
+        self.convolutions = [first, *inner, outputs]
+
+    def _layer(self, name, side, n_in, n_out, context_shape=None, *, zero=False):
+        # Two initializers: one would draw the bias equal to the kernel's first row.
+        kernel, bias = ("zeros", "zeros") if zero else (spread(side * side * n_in), spread(side * side * n_in))
+        shape = (n_in, n_out) if side == 1 else (side, side, n_in, n_out)
+        context = None
         if context_shape is not None:
             n_context = context_shape[-1]
-            for i in hearing:
-                dense = keras.layers.Dense(
-                    self.convolutions[i].filters,
-                    use_bias=False,
-                    kernel_initializer=spread(n_context),
-                    name=f"context_{i}",
-                    dtype=self.dtype_policy,
-                )
-                dense.build((None, n_context))
-                self.contexts[str(i)] = dense
-
-    def _convolution(self, name, n_in, n_out, side):
-        n_heard = side * side * n_in
-        layer = keras.layers.Conv2D(
-            n_out,
-            side,
-            padding="same",
-            kernel_initializer=spread(n_heard),
-            bias_initializer=spread(n_heard),
-            name=name,
-            dtype=self.dtype_policy,
+            initializer = spread(n_context)
+            context = self.add_weight(shape=(n_context, n_out), initializer=initializer, name=f"{name}_context")
+        return Convolution(
+            self.add_weight(shape=shape, initializer=kernel, name=f"{name}_kernel"),
+            self.add_weight(shape=(n_out,), initializer=bias, name=f"{name}_bias"),
+            context,
         )
-        layer.build((None, None, None, n_in))
-        return layer
 
     def call(self, x, context=None):
-        value = self._layer(0, x, context)
+        first, *inner, outputs = self.convolutions
+        value = first(x, context)
         if self.residual:
-            for i in range(1, len(self.convolutions), 2):
-                inner = self._layer(i, self.activation(value), context)
-                value = value + self._layer(i + 1, self.activation(inner), context)
+            for layer, second in zip(inner[::2], inner[1::2], strict=True):
+                value += second(self.activation(layer(self.activation(value), context)))
         else:
-            for i in range(1, len(self.convolutions)):
-                value = self._layer(i, self.activation(value), context)
-        return self.outputs(self.activation(value))
-
-    def _layer(self, i, x, context):
-        value = self.convolutions[i](x)
-        hearing = self.contexts.get(str(i))
-        return value if hearing is None else value + hearing(context)[:, tf.newaxis, tf.newaxis, :]
+            for layer in inner:
+                value = layer(self.activation(value))
+        return OUTPUT_SCALE * outputs(self.activation(value))
 
     def get_config(self):
         activation = keras.activations.serialize(self.activation)
