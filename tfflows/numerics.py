@@ -105,7 +105,8 @@ def split_last(x: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
         batch = [-1 if n is None else n for n in x.shape[:-1]]
         return tf.reshape(x, [*batch, *shape])
     split = tf.reshape(x, tf.concat([tf.shape(x)[:-1], shape], axis=0))
-    return tf.ensure_shape(split, x.shape[:-1].concatenate(shape))
+    split.set_shape(x.shape[:-1].concatenate(shape))  # no operation, which TFLite would not know
+    return split
 
 
 def safe_sqrt(x: tf.Tensor) -> tf.Tensor:

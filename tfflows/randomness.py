@@ -84,7 +84,9 @@ def _scrambled(x, n_copies):
     # Compared with the last digits, in which a layer before may round differently elsewhere, the steps are wide.
     steps = tf.round(64.0 * tf.clip_by_value(tf.cast(tf.stop_gradient(x), tf.float32), -1e6, 1e6))
     bits = tf.bitcast(tf.cast(steps, tf.int32), tf.uint32)
-    row = mixed(tf.reduce_sum(mixed(tf.bitwise.bitwise_xor(bits, constants(n_dim, 1))), axis=-1))
+    # Added as signed numbers, whose overflow is the same, because TFLite has no sum of others.
+    each = tf.bitcast(mixed(tf.bitwise.bitwise_xor(bits, constants(n_dim, 1))), tf.int32)
+    row = mixed(tf.bitcast(tf.reduce_sum(each, axis=-1), tf.uint32))
     cell = tf.reshape(constants(n_copies * n_dim, n_dim + 1), [n_copies, 1, n_dim])
     return mixed(tf.bitwise.bitwise_xor(row[:, tf.newaxis], cell))
 

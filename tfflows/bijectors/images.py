@@ -59,7 +59,8 @@ class Squeeze(Bijector):
         batch = tf.shape(value)[:-3]
         rows = tf.reshape(value, [-1, *value.shape[-3:].as_list()])
         moved = tf.reshape(operation(rows, 2), tf.concat([batch, shape], axis=0))
-        return tf.ensure_shape(moved, [*value.shape[:-3], *shape]), tf.zeros(batch, value.dtype)
+        moved.set_shape([*value.shape[:-3], *shape])  # no operation, which TFLite would not know
+        return moved, tf.zeros(batch, value.dtype)
 
     def describe(self):
         return f"Squeeze to {self.latent_shape}"

@@ -12,7 +12,6 @@ from tfflows.nets.feedforward import hidden_widths, spread
 from tfflows.numerics import convolve, times
 from tfflows.serialization import register
 
-
 # In Adam's first steps all weights move equally far, and an output is a sum of nine times as many products as the last
 # layer has units. Unscaled, a dozen couplings in a row multiply that to densities beyond float32.
 OUTPUT_SCALE = 0.1
