@@ -67,33 +67,38 @@ def convolve(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     return _sum_of_neighbours(times(x, each))
 
 
+def _moved(x, down, right):
+    """The pixel that is `down` and `right` (-1, 0 or 1) of each, or zero beyond the border."""
+    height, width = x.shape[1:3]
+    kept = x[:, max(down, 0) : height + min(down, 0), max(right, 0) : width + min(right, 0)]
+    # Cut, then padded: under XLA on a CPU a third faster than the other way round.
+    return tf.pad(kept, [[0, 0], [max(-down, 0), max(down, 0)], [max(-right, 0), max(right, 0)], [0, 0]])
+
+
+# From the upper left pixel to the lower right one, row by row.
+_DIRECTIONS = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
+
+
 def _neighbours(x, flip=False):
     """Each pixel's 3 x 3 pixels, row by row (with `flip` the last first), as channels: `[..., C]` to `[..., 9 C]`."""
-    height, width = x.shape[1:3]
 
     @tf.custom_gradient
     def spread(x):
-        padded = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
-        shifted = [padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
-        return tf.concat(shifted[::-1] if flip else shifted, -1), lambda g: _sum_of_neighbours(g, not flip)
+        directions = reversed(_DIRECTIONS) if flip else _DIRECTIONS
+        return tf.concat([_moved(x, *d) for d in directions], -1), lambda g: _sum_of_neighbours(g, not flip)
 
     return spread(x)
 
 
 def _sum_of_neighbours(x, flip=False):
     """The sum of what each of a pixel's 3 x 3 has for it, `[..., 9 C]` to `[..., C]`: `_neighbours` transposed."""
-    height, width = x.shape[1:3]
-    n_channels = x.shape[3] // 9
 
     @tf.custom_gradient
     def total(x):
-        padded = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
-        parts = []
-        for k in range(9):
-            i, j = divmod(k, 3)
-            at = (8 - k if flip else k) * n_channels
-            parts.append(padded[:, i : i + height, j : j + width, at : at + n_channels])
-        return tf.add_n(parts), lambda g: _neighbours(g, not flip)
+        parts = tf.split(x, 9, axis=-1)
+        directions = reversed(_DIRECTIONS) if flip else _DIRECTIONS
+        moved = [_moved(part, *d) for part, d in zip(parts, directions, strict=True)]
+        return tf.add_n(moved), lambda g: _neighbours(g, not flip)
 
     return total(x)
 
