@@ -11,7 +11,7 @@ import tfflows as tff
 from tfflows import Chain, FlowModel, bases, latents, plot
 from tfflows import bijectors as tfb
 from tfflows.nets import ConvNet
-from tfflows.numerics import convolve
+from tfflows.nets.convolutional import convolve
 from tfflows.randomness import training_randomness
 from tfflows.transformers import Affine
 

@@ -1,8 +1,10 @@
 """The README's Python runs as printed, and the example it begins with."""
 
+import io
 import re
 import runpy
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -33,3 +35,49 @@ def test_alanine_example(tmp_path, monkeypatch, capsys):
     assert "log-densities differ by 0, samples are equal: True" in printed
     assert (tmp_path / "alanine_dipeptide.png").stat().st_size > 10_000
     assert (tmp_path / "alanine_dipeptide.keras").exists()
+
+
+def _example_data(name, folder):
+    """Arguments with data of the layout that the example asks for: noise."""
+    rng = np.random.default_rng(0)
+    if name == "faces":
+        np.savez(folder / "faces.npz", x=rng.integers(0, 256, (400, 112, 92), dtype=np.uint8))
+        return ["--data", str(folder / "faces.npz")]
+    if name == "natural":
+        from PIL import Image
+
+        with zipfile.ZipFile(folder / "natural.zip", "w") as archive:
+            for split, n in (("train", 64), ("test", 32)):
+                for i in range(n):
+                    file = io.BytesIO()
+                    Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(file, "JPEG")
+                    archive.writestr(f"{split}/cat/{i:04}.jpg", file.getvalue())
+        return ["--data", str(folder / "natural.zip")]
+    return []
+
+
+@pytest.mark.parametrize(
+    ("name", "pictures"),
+    [
+        ("digits", ("reconstructions", "samples", "interpolation")),
+        ("faces", ("reconstructions", "samples", "interpolation", "attribute")),
+        ("natural", ("reconstructions", "samples", "interpolation")),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:64 rows of")
+def test_image_example(name, pictures, tmp_path, monkeypatch, capsys):
+    arguments = _example_data(name, tmp_path)
+    monkeypatch.setattr(sys, "argv", ["images.py", name, "--quick", "--output", str(tmp_path), *arguments])
+    runpy.run_path(str(ROOT / "examples" / "images.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert "bits per dimension on 32 test images" in printed
+    assert "latents differ by 0." in printed
+    for picture in pictures:
+        assert (tmp_path / f"{name}_{picture}.png").stat().st_size > 2_000
+    assert (tmp_path / f"{name}.keras").exists()
+
+
+def test_image_example_says_what_data_it_needs(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["images.py", "faces", "--output", str(tmp_path)])
+    with pytest.raises(SystemExit, match="Expected the data of 'faces'"):
+        runpy.run_path(str(ROOT / "examples" / "images.py"), run_name="__main__")

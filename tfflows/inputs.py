@@ -9,38 +9,10 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
+from tfflows.rows import Rows, batches, hold_out
+
 ADAPT_ROWS = 100_000  # of a tf.data pipeline; arrays are used whole
 VALIDATION_BATCH_SIZE = 1024  # at least, unless the user says another
-
-
-@dataclasses.dataclass(frozen=True)
-class Rows:
-    """Checked data: x `[n, *event]`, context `[n, context_dim]` or None, weight `[n]` of mean 1 or None."""
-
-    x: np.ndarray
-    context: np.ndarray | None
-    weight: np.ndarray | None
-
-    def take(self, index) -> Rows:
-        parts = (self.x, self.context, self.weight)
-        return Rows(*(None if a is None else a[index] for a in parts))
-
-    def columns(self) -> dict[str, np.ndarray]:
-        """What a training step gets of each row: x, weight and, if there is one, context."""
-        weight = np.ones(len(self), np.float32) if self.weight is None else self.weight
-        columns = {"x": self.x, "weight": weight, "context": self.context}
-        return {name: value for name, value in columns.items() if value is not None}
-
-    def positive(self) -> Rows:
-        """The rows of positive weight."""
-        return self if self.weight is None else self.take(self.weight > 0.0)
-
-    def nbytes(self) -> int:
-        """Memory that the columns take."""
-        return sum(value.nbytes for value in self.columns().values())
-
-    def __len__(self) -> int:
-        return len(self.x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -300,47 +272,6 @@ def check_pixels(value, what: str) -> None:
         )
     if high == 1.0 and array.size > 1:
         warnings.warn(f"The pixels in {what} are 0 or 1, of 0 to 255: multiply black and white by 255.", stacklevel=4)
-
-
-def hold_out(rows: Rows, fraction: float, *, shuffle: bool) -> tuple[Rows, Rows]:
-    """Splits rows into training and validation: the last ones, as Keras does, or random ones."""
-    if not 0.0 < fraction < 1.0:
-        raise ValueError(f"Expected validation_split in (0, 1); got {fraction}.")
-    n_held = max(1, round(fraction * len(rows)))
-    if n_held >= len(rows):
-        raise ValueError(f"Expected more rows than the {n_held} to hold out; got {len(rows)}.")
-    order = np.random.permutation(len(rows)) if shuffle else np.arange(len(rows))
-    return rows.take(order[:-n_held]), rows.take(order[-n_held:])
-
-
-def batches(rows: Rows, batch_size: int, *, shuffle: bool) -> tf.data.Dataset:
-    """Batches of exactly `batch_size` rows, as dicts of x, weight and, if there is one, context.
-
-    The last batch is filled up with rows of weight zero, so that every step has one shape and XLA compiles
-    once. With `shuffle` the order is a new one in each epoch.
-    """
-    n = len(rows)
-    n_batches = -(-n // batch_size)
-    data = {name: tf.constant(value) for name, value in rows.columns().items()}
-    seeds = tf.data.Dataset.random(seed=np.random.randint(2**31), rerandomize_each_iteration=True)
-
-    def epoch(seed):
-        order = tf.range(n)
-        if shuffle:
-            order = tf.random.experimental.stateless_shuffle(order, seed)
-        index = tf.pad(order, [[0, n_batches * batch_size - n]], constant_values=-1)
-        return tf.data.Dataset.from_tensor_slices(tf.reshape(index, [n_batches, batch_size]))
-
-    dataset = seeds.batch(2, drop_remainder=True).take(1).flat_map(epoch)
-    dataset = dataset.map(functools.partial(gather, data), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(n_batches))
-    return dataset.prefetch(tf.data.AUTOTUNE)
-
-
-def gather(data: dict[str, tf.Tensor], index: tf.Tensor) -> dict[str, tf.Tensor]:
-    """The rows `index` of `Rows.columns()`; where it is negative, a filler of weight zero."""
-    batch = {name: tf.gather(value, tf.maximum(index, 0)) for name, value in data.items()}
-    return batch | {"weight": tf.where(index < 0, tf.zeros_like(batch["weight"]), batch["weight"])}
 
 
 def first_rows(dataset: tf.data.Dataset, n_rows: int) -> Rows:

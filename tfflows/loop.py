@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfflows import batching, inputs
+from tfflows import batching
+from tfflows.rows import gather
 
 # Rows that the device keeps for the whole fit, at most; larger data are streamed batch by batch.
 MAX_BYTES = 2**30
@@ -38,7 +39,7 @@ def compiled(model):
     def steps(data, order, start, stop):
         def body(step, finite):
             del finite
-            logs = model.train_step(inputs.gather(data, tf.gather(order, step)))
+            logs = model.train_step(gather(data, tf.gather(order, step)))
             return step + 1, tf.math.is_finite(logs["loss"])
 
         step, _ = tf.while_loop(lambda step, finite: (step < stop) & finite, body, (start, tf.constant(True)))
@@ -54,7 +55,7 @@ class EpochLoop(keras.callbacks.Callback):
 
     Args:
       function: what `compiled` returned.
-      rows: `inputs.Rows`.
+      rows: a `Rows`.
       batch_size: rows in a step.
       steps_per_call: steps in a call, or None for `default_steps`.
       n_products: products of a weight and a number that one row takes.

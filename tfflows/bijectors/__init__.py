@@ -2,12 +2,13 @@
 
 from tfflows.bijectors.autoregressive import MaskedAutoregressive
 from tfflows.bijectors.base import Bijector
-from tfflows.bijectors.composition import Chain, Invert, Multiscale
+from tfflows.bijectors.composition import Chain, Invert
 from tfflows.bijectors.continuous import ContinuousFlow, ExactTrace, HutchinsonTrace
 from tfflows.bijectors.coupling import Coupling, alternating_mask, checkerboard_mask, half_mask
 from tfflows.bijectors.elementwise import Elementwise
 from tfflows.bijectors.images import Dequantize, Logit, Squeeze
 from tfflows.bijectors.linear import LU, QR, Householder, MatrixExponential, Permutation, RandomRotation
+from tfflows.bijectors.multiscale import Multiscale
 from tfflows.bijectors.normalization import ActNorm, Standardize
 from tfflows.bijectors.planar import Planar, Radial, Sylvester
 from tfflows.bijectors.residual import ExactLogDet, PowerSeries, Residual, RussianRoulette
