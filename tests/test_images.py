@@ -141,6 +141,8 @@ def test_labels_are_one_hot_vectors(glow):
     assert glow.sample(2, [0, 1, 2]).shape == (2, 3, *SHAPE)
     assert glow.sample(2, np.eye(3)[1]).shape == (2, *SHAPE)
     np.testing.assert_array_equal(glow.sample(2, 1, seed=3), glow.sample(2, np.eye(3)[1], seed=3))
+    assert glow.distribution(labels).batch_shape == (6,)
+    assert glow.distribution(2).sample(3).shape == (3, *SHAPE)
     data = tf.data.Dataset.from_tensor_slices((x, labels)).batch(3)
     assert np.isfinite(glow.evaluate(data, verbose=0)[0])
     for bad, message in (
@@ -311,8 +313,30 @@ def test_the_model_chooses_how_to_compile():
     assert residual.use_xla
 
 
-def test_adapt_takes_a_sample_of_many_images():
-    assert tff.Glow((32, 32, 3), levels=2, steps=1, hidden=4).enough_rows < 2000
+def test_adapt_takes_a_sample_of_many_images(monkeypatch):
+    bijector = tff.Glow((16, 16, 1), levels=2, steps=1, hidden=4)
+    seen, original = [], tfb.ActNorm.adapt
+
+    def counted(self, x, *args, **kwargs):
+        seen.append(len(x))
+        return original(self, x, *args, **kwargs)
+
+    monkeypatch.setattr(tfb.ActNorm, "adapt", counted)
+    bijector.adapt(pixels(8000, (16, 16, 1)))
+    # 100,000 values of a channel: of 64 pixels in an image on the first scale, of 16 on the second.
+    assert seen == [1562, 6250]
+
+
+def test_mixtures_of_image_flows_count_bits_and_hear_labels():
+    flows = [FlowModel(tff.Glow(SHAPE, levels=1, steps=1, hidden=4, n_classes=2)) for _ in range(2)]
+    mixture = tff.FlowMixture(flows)
+    mixture.compile(jit_compile=False)
+    x, labels = pixels(20), np.arange(20) % 2
+    assert "bits_per_dim" in mixture.fit(x, labels, epochs=1, verbose=0).history
+    np.testing.assert_array_equal(mixture.log_prob(x, labels), mixture.log_prob(x, np.eye(2)[labels]))
+    assert mixture.sample(3, 1).shape == (3, *SHAPE)
+    with pytest.raises(ValueError, match="whole pixel values"):
+        mixture.log_prob(x / 255.0, labels)
 
 
 def test_saved_model_gives_the_same_numbers(glow, tmp_path):

@@ -78,7 +78,9 @@ class Density(TrainableModel):
         return self._draw("sample_and_log_prob", n, context, seed, temperature, batch_size)
 
     def distribution(self, context=None) -> FlowDistribution:
-        """The flow as a `tfd.Distribution`, given a context `[..., context_dim]` if it is conditional."""
+        """The flow as a `tfd.Distribution`, given a context `[..., context_dim]` (or labels) if it is conditional."""
+        if self.accepts.are_labels(context):
+            context = self.accepts.one_hot(context)
         if context is not None or self.context_dim is not None:
             rows = None if context is None else tf.reshape(context, [-1, np.shape(context)[-1]])
             self.accepts.context(rows, None)
@@ -116,7 +118,10 @@ class Density(TrainableModel):
         return batching.map_rows(self._compiled(verb), [value, context], batch_size, self._buckets())
 
     def _check_value(self, verb, value):
-        return self.accepts.value(value)
+        value = self.accepts.value(value)
+        if self.accepts.is_discrete and verb in ("log_prob", "log_probs"):
+            inputs.check_pixels(value, "x")
+        return value
 
     def _draw(self, verb, n, context, seed, temperature, batch_size):
         if not tf.is_tensor(n) and (isinstance(n, bool) or int(n) != n or n < 1):

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import warnings
 
 import numpy as np
 import tensorflow as tf
 
+from tfflows import batching
 from tfflows.rows import Rows, batches, hold_out
 
 ADAPT_ROWS = 100_000  # of a tf.data pipeline; arrays are used whole
-VALIDATION_BATCH_SIZE = 1024  # at least, unless the user says another
+EVALUATION_ROWS = 1024  # at a time, unless the user says another number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +67,11 @@ class Inputs:
     n_classes: int | None = None
     is_discrete: bool = False
 
+    @property
+    def evaluation_rows(self) -> int:
+        """How many rows are evaluated at a time, fewer of images."""
+        return min(EVALUATION_ROWS, batching.buckets(math.prod(self.event_shape))[-1])
+
     def value(self, value, what: str = "x", event_shape: tuple[int, ...] | None = None):
         """`value` `[n, *event_shape]` as floats: a tensor stays a tensor, all else becomes an array."""
         value = self._floats(value, what)
@@ -89,7 +96,7 @@ class Inputs:
             labels = "" if self.n_classes is None else ", or labels [n]"
             raise ValueError(f"Expected a context of shape [n, {self.context_dim}]{labels}; got none.")
         if self.n_classes is not None and len(np.shape(context)) == 1:
-            context = self._one_hot(context)
+            context = self.one_hot(context)
         context = self.value(context, "context", (self.context_dim,))
         if n_rows is not None and context.shape[0] not in (None, n_rows):
             raise ValueError(f"Expected as many rows of context as of x, {n_rows}; got {context.shape[0]}.")
@@ -100,10 +107,16 @@ class Inputs:
         n_axes = -1 if context is None else len(np.shape(context))
         if self.n_classes is None:
             return n_axes == 1
-        is_float = n_axes == 1 and np.dtype(tf.convert_to_tensor(context).dtype.as_numpy_dtype).kind == "f"
-        return n_axes == 0 or is_float
+        return n_axes == 0 or (n_axes == 1 and not self.are_labels(context))
 
-    def _one_hot(self, labels):
+    def are_labels(self, context) -> bool:
+        """Whether it is one class label, or a vector of them: whole numbers by type."""
+        if self.n_classes is None or context is None or len(np.shape(context)) > 1:
+            return False
+        return np.dtype(tf.convert_to_tensor(context).dtype.as_numpy_dtype).kind in "iu"
+
+    def one_hot(self, labels) -> tf.Tensor:
+        """Class labels `[...]` as vectors `[..., n_classes]`."""
         if not is_symbolic(labels):
             array = np.asarray(labels)
             if array.dtype.kind not in "iuf" or not np.array_equal(array, np.floor(array)):
@@ -151,7 +164,7 @@ class Inputs:
         """`fit`'s arguments as what it trains on; they mean what they mean in Keras' `fit`."""
         check_batch_size(batch_size)
         held_out = None
-        size = max(batch_size, VALIDATION_BATCH_SIZE) if validation_batch_size is None else validation_batch_size
+        size = max(batch_size, self.evaluation_rows) if validation_batch_size is None else validation_batch_size
         if validation_data is not None:
             held_out = self.dataset(*unpack(validation_data), size)
         if isinstance(x, tf.data.Dataset):
@@ -213,7 +226,7 @@ class Inputs:
             x = self._floats(element[0], "x")
             data = {"x": tf.ensure_shape(x, [None, *self.event_shape])}
             if has_context:
-                context = self._one_hot(element[1]) if are_labels else tf.cast(element[1], self.dtype)
+                context = self.one_hot(element[1]) if are_labels else tf.cast(element[1], self.dtype)
                 data["context"] = tf.ensure_shape(context, [None, self.context_dim])
             weight = tf.ones(tf.shape(x)[:1], self.dtype)
             if len(element) > 2:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfflows import inputs
 from tfflows.density import Density
 from tfflows.model import FlowModel
 from tfflows.nets import Constant, build_conditioner, check_net_and_context, conditioner
@@ -47,7 +47,7 @@ class FlowMixture(Density):
             raise ValueError(f"Expected a list of FlowModels; got {flows!r}.")
         if len({id(flow.bijector) for flow in flows}) < len(flows):
             raise ValueError("Expected flows with a bijector each; got one of them twice.")
-        for fact in ("event_shape", "context_dim", "dtype"):
+        for fact in ("event_shape", "context_dim", "dtype", "n_classes", "is_discrete"):
             found = [getattr(flow.accepts, fact) for flow in flows]
             if any(value != found[0] for value in found):
                 raise ValueError(f"Expected flows of one {fact}; got {found}.")
@@ -58,12 +58,9 @@ class FlowMixture(Density):
         self.flows = flows
         self.logits = Constant((len(flows),))
         self.net = None if net is None else build_conditioner(net, context_dim, len(flows))
-        self.accepts = inputs.Inputs(
-            flows[0].accepts.event_shape,
-            context_dim,
-            flows[0].accepts.dtype,
-            any(flow.accepts.keep_float64 for flow in flows),  # the others cast it
-        )
+        # One of them is enough to keep float64: the others cast it.
+        keep_float64 = any(flow.accepts.keep_float64 for flow in flows)
+        self.accepts = dataclasses.replace(flows[0].accepts, keep_float64=keep_float64)
         self.built = True
 
     def log_weights(self, context=None) -> tf.Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -61,7 +59,6 @@ class FlowModel(Density):
             bijector.is_discrete,
         )
         self.built = True
-        self.use_xla = self._prefers_xla()
 
     # The verbs that need one latent space; the others are those of `Density`.
 
@@ -165,10 +162,6 @@ class FlowModel(Density):
     def default_loss(self):
         return self.bijector.default_loss or super().default_loss
 
-    @property
-    def nats_per_bit_per_dim(self):
-        return math.prod(self.bijector.event_shape) * math.log(2.0) if self.bijector.is_discrete else None
-
     def _temperature(self, temperature):
         sizes = self.bijector.level_sizes
         if sizes is None or inputs.is_symbolic(temperature) or np.ndim(temperature) == 0:
@@ -184,10 +177,7 @@ class FlowModel(Density):
     def _check_value(self, verb, value):
         if verb == "decode":
             return self.accepts.value(value, "z", self.base.event_shape)
-        value = super()._check_value(verb, value)
-        if verb == "log_prob" and self.bijector.is_discrete:
-            inputs.check_pixels(value, "x")
-        return value
+        return super()._check_value(verb, value)
 
     # Facts and files.
 

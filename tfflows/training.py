@@ -29,7 +29,6 @@ from tfflows.serialization import deserialize, serialize
 # On a CPU faster outside XLA.
 CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 BATCH_SIZE = 256
-EVALUATE_BATCH_SIZE = 1024
 
 
 class TrainableModel(keras.Model):
@@ -55,19 +54,18 @@ class TrainableModel(keras.Model):
         self.loss_tracker = keras.metrics.Mean(name="loss")
         self.bits_tracker = keras.metrics.Mean(name="bits_per_dim")
         self.flow_loss = NegativeLogLikelihood()
-        self.use_xla = True
+        self._jit_compile = None  # it chooses
         self._reset_compiled()
 
-    def _prefers_xla(self) -> bool:
+    @property
+    def use_xla(self) -> bool:
+        """Whether `fit` and all verbs are compiled by XLA: as `compile` was told, or as is faster here."""
+        if self._jit_compile is not None:
+            return bool(self._jit_compile)
         if tf.config.list_logical_devices("GPU"):
             return True
         layers = self._flatten_layers()
         return not any(isinstance(layer, CONVOLUTIONS) or getattr(layer, "prefers_graph", False) for layer in layers)
-
-    @property
-    def nats_per_bit_per_dim(self) -> float | None:
-        """How many nats of a row are one bit of each of its numbers; None for continuous data."""
-        return None
 
     def _reset_compiled(self):
         self._functions = {}  # the verbs
@@ -103,17 +101,15 @@ class TrainableModel(keras.Model):
             raise ValueError(f"Expected a whole number steps_per_execution >= 1; got {steps_per_execution!r}.")
         if optimizer is None:
             optimizer = default_optimizer(averaged=False)
-        if jit_compile is None:
-            jit_compile = self._prefers_xla()
+        self._jit_compile = jit_compile
         super().compile(
             optimizer=optimizer,
-            jit_compile=bool(jit_compile) and not kwargs.get("run_eagerly"),
+            jit_compile=self.use_xla and not kwargs.get("run_eagerly"),
             steps_per_execution=steps_per_execution or 1,
             **kwargs,
         )
         self.flow_loss = loss or self.default_loss
         self._seed = random.getrandbits(31)
-        self.use_xla = bool(jit_compile)
         self.steps_per_call = steps_per_execution
         self._reset_compiled()
 
@@ -272,7 +268,7 @@ class TrainableModel(keras.Model):
             return super().evaluate(x=x, sample_weight=sample_weight, batch_size=batch_size, **kwargs)
         if not self.compiled:
             self.compile()
-        batch_size = EVALUATE_BATCH_SIZE if batch_size is None else batch_size
+        batch_size = self.accepts.evaluation_rows if batch_size is None else batch_size
         dataset = self.accepts.dataset(x, context, sample_weight, batch_size)
         return super().evaluate(dataset, **kwargs)
 
@@ -313,8 +309,8 @@ class TrainableModel(keras.Model):
     def _trackers(self):
         """Metrics, and what the loss is divided by for each."""
         trackers = [(self.loss_tracker, 1.0)]
-        if self.nats_per_bit_per_dim is not None and isinstance(self.flow_loss, NegativeLogLikelihood):
-            trackers.append((self.bits_tracker, self.nats_per_bit_per_dim))
+        if self.accepts.is_discrete and isinstance(self.flow_loss, NegativeLogLikelihood):
+            trackers.append((self.bits_tracker, math.prod(self.accepts.event_shape) * math.log(2.0)))
         return trackers
 
     def _track(self, loss, weight):
@@ -332,7 +328,7 @@ class TrainableModel(keras.Model):
         return {
             "optimizer": keras.saving.serialize_keras_object(self.optimizer),
             "loss": serialize(self.flow_loss),
-            "jit_compile": self.use_xla,
+            "jit_compile": self._jit_compile,
             "steps_per_execution": self.steps_per_call,
         }
 

@@ -126,8 +126,7 @@ def MultiscaleRealNVP(
         masks = [checkerboard_mask(shape[-1], flip=i % 2 == 1) for i in range(steps + is_last)]
         if not is_last:
             masks += [half_mask(inner[-1], flip=i % 2 == 1) for i in range(steps)]
-        last = [_prior(inner, hidden, context_dim, is_last=True)] if is_last else []
-        return Chain([squeeze, *couplings(inner, masks), *last], recompute=recompute)
+        return Chain([squeeze, *couplings(inner, masks)], recompute=recompute)
 
     return _multiscale(image_shape, levels, steps, level, n_classes, bits, noise, logit=logit)
 
