@@ -25,6 +25,7 @@ from tfflows.transformers import (
     MixtureOfLogistics,
     RationalQuadraticSpline,
     Shift,
+    SigmoidAffine,
     SumOfSquares,
 )
 
@@ -35,6 +36,7 @@ TRANSFORMERS = {
     "shift": Shift(),
     "rotation": Shift(circular_bound=np.pi),
     "affine": Affine(),
+    "sigmoid_affine": SigmoidAffine(),
     "rq_spline": RationalQuadraticSpline(n_bins=5, bound=3.0),
     "rq_spline_one_bin": RationalQuadraticSpline(n_bins=1, bound=3.0),
     "rq_spline_circular": RationalQuadraticSpline(n_bins=5, bound=float(np.pi), circular=True),

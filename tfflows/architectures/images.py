@@ -25,7 +25,7 @@ from tfflows.bijectors import (
 from tfflows.bijectors.images import check_image_shape
 from tfflows.nets import MLP, ConvNet
 from tfflows.numerics import check_counts
-from tfflows.transformers import Affine, Transformer
+from tfflows.transformers import Affine, SigmoidAffine, Transformer
 
 
 def Glow(
@@ -35,7 +35,7 @@ def Glow(
     steps: int = 8,
     hidden: int | Sequence[int] = 64,
     residual: bool = False,
-    transformer: Callable[[], Transformer] = Affine,
+    transformer: Callable[[], Transformer] = SigmoidAffine,
     context_dim: int | None = None,
     n_classes: int | None = None,
     bits: int = 8,
@@ -55,7 +55,8 @@ def Glow(
       steps: on each.
       hidden: widths of each `ConvNet`'s hidden layers; an int stands for two of that width.
       residual: residual nets in place of Glow's.
-      transformer: makes the scalar map of each coupling: `Affine`, or `lambda: RationalQuadraticSpline(8, bound=4.0)`.
+      transformer: makes the scalar map of each coupling: `SigmoidAffine`, or for splines
+        `lambda: RationalQuadraticSpline(8, bound=4.0)`.
       context_dim: width of the context, or None.
       n_classes: number of classes, where the context is one: `fit(x, labels)`, `sample(n, label)`.
       bits: 1 to 8: how finely pixels are told apart (see `Dequantize`).
@@ -93,7 +94,7 @@ def MultiscaleRealNVP(
     steps: int = 3,
     hidden: int | Sequence[int] = (64, 64, 64),
     residual: bool = True,
-    transformer: Callable[[], Transformer] = Affine,
+    transformer: Callable[[], Transformer] = SigmoidAffine,
     context_dim: int | None = None,
     n_classes: int | None = None,
     bits: int = 8,

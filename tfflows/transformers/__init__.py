@@ -1,6 +1,6 @@
 """Transformers: invertible maps of one number, given parameters."""
 
-from tfflows.transformers.affine import Affine, Shift
+from tfflows.transformers.affine import Affine, Shift, SigmoidAffine
 from tfflows.transformers.base import Transformer
 from tfflows.transformers.integral import UMNN, SumOfSquares
 from tfflows.transformers.linear_rational import LinearRationalSpline
@@ -18,6 +18,7 @@ __all__ = [
     "MixtureOfLogistics",
     "RationalQuadraticSpline",
     "Shift",
+    "SigmoidAffine",
     "SumOfSquares",
     "Transformer",
 ]
