@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import keras
 import tensorflow as tf
 
@@ -11,6 +13,7 @@ from tfflows.bijectors.base import describe
 MAX_EPOCHS = 1000
 PATIENCE_STEPS = 3000
 PATIENCE_EPOCHS = (5, 30)  # at least, at most
+EXPLAIN_SECONDS = 20
 
 
 def default_optimizer(*, averaged: bool) -> keras.optimizers.Optimizer:
@@ -97,14 +100,19 @@ class NonFiniteLossError(FloatingPointError):
 
 
 def explain(model, flows: list, dataset: tf.data.Dataset) -> str:
-    """Where the first number that is not finite comes from, found by going through the data again.
+    """Where the first number that is not finite comes from, found by going through the data again, for some seconds.
 
     Args:
       model: what is trained, with the weights from before the bad step.
       flows: the `FlowModel`s it consists of.
       dataset: dicts of x, weight and perhaps context.
     """
+    started = time.monotonic()
     for batch in dataset:
+        if time.monotonic() - started > EXPLAIN_SECONDS:
+            return (
+                f"In {EXPLAIN_SECONDS} s of going through the data again with these weights, every number was finite."
+            )
         x, context = batch["x"], batch.get("context")
         if bool(tf.reduce_any(tf.math.is_nan(batch["weight"]))):
             return "Some sample weights are negative or NaN."
