@@ -117,6 +117,7 @@ BIJECTORS: dict[str, Callable[[], tfb.Bijector]] = {
     "permutation_reverse": lambda: tfb.Permutation.reverse(D),
     "permutation_random": lambda: tfb.Permutation.random(D, seed=1),
     "lu": lambda: tfb.LU(D),
+    "lu_random": lambda: tfb.LU(D, seed=2),
     "lu_image": lambda: tfb.LU(IMAGE),
     "qr": lambda: tfb.QR(D),
     "qr_image_two_reflections": lambda: tfb.QR((2, 2, 3), n_reflections=2),

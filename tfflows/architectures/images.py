@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import keras
@@ -72,11 +73,13 @@ def Glow(
     """
     context_dim = _context_dim(context_dim, n_classes)
 
+    seeds = itertools.count()
+
     def step(shape, i):
         f = transformer()
         mask = half_mask(shape[-1], flip=i % 2 == 1)
         net = ConvNet(int(mask.sum()) * f.n_parameters, hidden, residual=residual)
-        return [ActNorm(shape), LU(shape), Coupling(f, mask, net, context_dim, shape)]
+        return [ActNorm(shape), LU(shape, next(seeds)), Coupling(f, mask, net, context_dim, shape)]
 
     def level(shape, is_last):
         squeeze = Squeeze(shape)

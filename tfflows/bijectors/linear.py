@@ -103,19 +103,22 @@ class _Matrix(Bijector):
 class LU(_Matrix):
     """A general matrix of positive determinant, as the product of two triangular ones.
 
-    z = L U x, with ones on the diagonal of L, and positive numbers on that of U;
-    log |det dz/dx| = (other values) * sum_i log U_ii. It starts as the identity.
+    z = L U Q x, with ones on the diagonal of L, positive numbers on that of U, and Q a fixed rotation;
+    log |det dz/dx| = (other values) * sum_i log U_ii. L and U start as the identity.
 
     Args:
       event_shape: shape of an event, whose last axis is mapped; an int is one axis. With channels last this is
         Glow's 1x1 convolution.
+      seed: None for Q = I; an integer makes Q a random orthogonal matrix, as in `RandomRotation`: in deep flows scalars
+        are then mixed from the first step on.
 
     Reference:
       Kingma & Dhariwal (2018), Glow, https://arxiv.org/abs/1807.03039
     """
 
-    def __init__(self, event_shape: int | Sequence[int], name: str | None = None):
+    def __init__(self, event_shape: int | Sequence[int], seed: int | None = None, name: str | None = None):
         super().__init__(dict(locals()), event_shape, name=name)
+        self._rotation = None if seed is None else random_rotation(self._n_dim, seed)
         # Below the diagonal L, above it U, on it the logarithm of U's: as many weights as a matrix has numbers.
         self._packed = Constant((self._n_dim, self._n_dim))
 
@@ -127,12 +130,16 @@ class LU(_Matrix):
 
     def _matrix(self):
         lower, upper = self._factors()
-        return tf.matmul(lower, upper)
+        matrix = tf.matmul(lower, upper)
+        return matrix if self._rotation is None else tf.matmul(matrix, tf.cast(self._rotation, matrix.dtype))
 
     def _inverse_matrix(self):
         lower, upper = self._factors()
         undone = tf.linalg.triangular_solve(lower, tf.eye(self._n_dim, dtype=lower.dtype))
-        return tf.linalg.triangular_solve(upper, undone, lower=False)
+        undone = tf.linalg.triangular_solve(upper, undone, lower=False)
+        if self._rotation is None:
+            return undone
+        return tf.matmul(tf.cast(self._rotation, undone.dtype), undone, transpose_a=True)
 
     def _matrix_log_det(self):
         return tf.linalg.trace(self._packed(None))
@@ -250,13 +257,17 @@ class RandomRotation(_Matrix):
 
     def __init__(self, event_shape: int | Sequence[int], seed: int = 0, name: str | None = None):
         super().__init__(dict(locals()), event_shape, name=name)
-        normal = np.random.default_rng(seed).normal(size=(self._n_dim, self._n_dim))
-        orthogonal, upper = np.linalg.qr(normal)
-        # The signs that make the factors unique, and the same on every machine.
-        self._rotation = orthogonal * np.sign(np.diag(upper))
+        self._rotation = random_rotation(self._n_dim, seed)
 
     def _matrix(self):
         return tf.constant(self._rotation, self.dtype)
+
+
+def random_rotation(n_dim: int, seed: int) -> np.ndarray:
+    """A random orthogonal matrix `[n_dim, n_dim]`."""
+    orthogonal, upper = np.linalg.qr(np.random.default_rng(seed).normal(size=(n_dim, n_dim)))
+    # The signs that make the factors unique, and the same on every machine.
+    return orthogonal * np.sign(np.diag(upper))
 
 
 def _check_rotates(n_dim):

@@ -12,10 +12,6 @@ from tfflows.nets.feedforward import hidden_widths, spread
 from tfflows.numerics import times
 from tfflows.serialization import register
 
-# In Adam's first steps all weights move equally far, and an output is a sum of nine times as many products as the last
-# layer has units. Unscaled, a dozen couplings in a row multiply that to densities beyond float32.
-OUTPUT_SCALE = 0.1
-
 
 @dataclasses.dataclass
 class Convolution:
@@ -46,7 +42,7 @@ class ConvNet(keras.layers.Layer):
     Plain, as in Glow: a 3x3 convolution to the first width, 1x1 convolutions to the others, a 3x3 one to the outputs.
     Residual, as in Real NVP: a 3x3 convolution, then for each further width a pre-activation block of two of them,
     h + W'' * act(W' * act(h) + C context). The context is added to the first layer of all pixels alike, and to the
-    first of each block. The output layer starts at zero, and is multiplied by 0.1. Beyond its border an image is zero.
+    first of each block. The output layer starts at zero. Beyond its border an image is zero.
 
     Args:
       n_outputs: numbers returned for each pixel.
@@ -118,7 +114,7 @@ class ConvNet(keras.layers.Layer):
         else:
             for layer in inner:
                 value = layer(self.activation(value))
-        return OUTPUT_SCALE * outputs(self.activation(value))
+        return outputs(self.activation(value))
 
     def get_config(self):
         activation = keras.activations.serialize(self.activation)
