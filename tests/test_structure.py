@@ -28,6 +28,7 @@ ORDER = [
     "loop",
     "callbacks",
     "training",
+    "export",
     "density",
     "model",
     "mixture",

@@ -45,11 +45,33 @@ class Base(keras.layers.Layer):
         """Draws `[*shape, *event_shape]`; the same seed (two integers) gives the same draws."""
         raise NotImplementedError  # abstract
 
+    @property
+    def n_uniform(self) -> int:
+        """How many uniform numbers `from_uniform` makes a draw from."""
+        raise NotImplementedError  # abstract
+
+    def from_uniform(self, uniform: tf.Tensor, temperature: tf.Tensor) -> tf.Tensor:
+        """Draws `[n, *event_shape]` as a function of numbers uniform in (0, 1), `[n, n_uniform]`.
+
+        The way of exported flows, which have a seed and a temperature `[n]` for each row.
+        """
+        raise NotImplementedError  # abstract
+
     def call(self, z):
         return self.log_prob(z)
 
     def get_config(self):
         return {**super().get_config(), "event_shape": self.event_shape}
+
+    @property
+    def _n_dim(self):
+        return math.prod(self.event_shape)
+
+    def _as_events(self, x):
+        return tf.reshape(x, [-1, *self.event_shape])
+
+    def _for_each_row(self, temperature):
+        return tf.reshape(temperature, [-1] + [1] * len(self.event_shape))
 
     def _sum(self, x):
         return sum_event(x, len(self.event_shape))
@@ -74,6 +96,12 @@ def _uniform(shape, seed, dtype, low=0.0, high=1.0):
     return tf.random.stateless_uniform(shape, seed, minval=low, maxval=high, dtype=dtype, alg=RANDOM)
 
 
+def _normal_from_uniform(uniform):
+    """Standard-normal numbers `[n, k]` from uniform ones `[n, 2 k]`: Box & Muller (1958)."""
+    u, v = tf.split(uniform, 2, axis=-1)
+    return tf.sqrt(-2.0 * tf.math.log(u)) * tf.cos(2.0 * math.pi * v)
+
+
 def _normal_log_prob(standardised):
     return -0.5 * tf.square(standardised) - 0.5 * math.log(2.0 * math.pi)
 
@@ -89,6 +117,13 @@ class StandardNormal(Base):
     def sample(self, shape, seed, temperature=1.0):
         eps = _normal(self._full_shape(shape), seed, self.variable_dtype)
         return eps * tf.cast(temperature, eps.dtype)
+
+    @property
+    def n_uniform(self):
+        return 2 * self._n_dim
+
+    def from_uniform(self, uniform, temperature):
+        return self._for_each_row(temperature) * self._as_events(_normal_from_uniform(uniform))
 
 
 @register
@@ -107,6 +142,14 @@ class DiagonalNormal(Base):
     def sample(self, shape, seed, temperature=1.0):
         eps = _normal(self._full_shape(shape), seed, self.variable_dtype)
         return self.location + tf.cast(temperature, eps.dtype) * tf.exp(self.log_scale) * eps
+
+    @property
+    def n_uniform(self):
+        return 2 * self._n_dim
+
+    def from_uniform(self, uniform, temperature):
+        eps = self._as_events(_normal_from_uniform(uniform))
+        return self.location + self._for_each_row(temperature) * tf.exp(self.log_scale) * eps
 
 
 @register
@@ -140,9 +183,20 @@ class StudentT(Base):
         shape, dtype = self._full_shape(shape), self.variable_dtype
         # u > 0: the smallest normal number keeps log(u) finite.
         u = _uniform(shape, seeds[0], dtype, low=np.finfo(dtype).tiny)
-        v = _uniform(shape, seeds[1], dtype, high=2.0 * math.pi)
+        v = _uniform(shape, seeds[1], dtype)
+        return tf.cast(temperature, dtype) * self._polar(u, v)
+
+    @property
+    def n_uniform(self):
+        return 2 * self._n_dim
+
+    def from_uniform(self, uniform, temperature):
+        u, v = (self._as_events(part) for part in tf.split(uniform, 2, axis=-1))
+        return self._for_each_row(temperature) * self._polar(u, v)
+
+    def _polar(self, u, v):
         radius = tf.sqrt(self.df * tf.math.expm1(-2.0 / self.df * tf.math.log(u)))
-        return tf.cast(temperature, dtype) * radius * tf.cos(v)
+        return radius * tf.cos(2.0 * math.pi * v)
 
     def get_config(self):
         return {**super().get_config(), "df": self.df}
@@ -186,6 +240,17 @@ class MixtureOfNormals(Base):
         scale = tf.reshape(tf.gather(tf.exp(self.log_scale), which), full)
         return location + tf.cast(temperature, eps.dtype) * scale * eps
 
+    @property
+    def n_uniform(self):
+        return 1 + 2 * self._n_dim
+
+    def from_uniform(self, uniform, temperature):
+        cumulative = tf.cumsum(tf.nn.softmax(tf.convert_to_tensor(self.logits)))[:-1]
+        which = tf.reduce_sum(tf.cast(uniform[:, :1] >= cumulative, tf.int32), axis=-1)
+        eps = self._as_events(_normal_from_uniform(uniform[:, 1:]))
+        scale = tf.gather(tf.exp(self.log_scale), which)
+        return tf.gather(tf.convert_to_tensor(self.location), which) + self._for_each_row(temperature) * scale * eps
+
     def get_config(self):
         return {**super().get_config(), "n_components": self.n_components}
 
@@ -218,6 +283,14 @@ class UniformBox(Base):
         u = _uniform(self._full_shape(shape), seed, self.variable_dtype, self.low, self.high)
         middle = 0.5 * (self.low + self.high)
         return middle + tf.cast(temperature, u.dtype) * (u - middle)
+
+    @property
+    def n_uniform(self):
+        return self._n_dim
+
+    def from_uniform(self, uniform, temperature):
+        middle, width = 0.5 * (self.low + self.high), self.high - self.low
+        return middle + self._for_each_row(temperature) * (self._as_events(uniform) - 0.5) * width
 
     def get_config(self):
         return {**super().get_config(), "low": self.low, "high": self.high}

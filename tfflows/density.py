@@ -7,7 +7,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from tfflows import bases, batching, inputs
+from tfflows import bases, batching, export, inputs
 from tfflows.distribution import FlowDistribution
 from tfflows.training import TrainableModel
 
@@ -30,6 +30,10 @@ class Density(TrainableModel):
 
     def _sample_only(self, shape, context, seed, temperature):
         return self._sample_and_log_prob(shape, context, seed, temperature)[0]
+
+    def _sample_rows(self, seeds, context, temperature):
+        """A draw for each of `seeds` `[n]`, given `temperature` `[n]`, that depends on nothing else."""
+        raise NotImplementedError  # abstract
 
     def _is_reparameterized(self) -> bool:
         """Whether gradients flow through draws to all weights."""
@@ -89,6 +93,38 @@ class Density(TrainableModel):
 
     def call(self, x, context=None):
         return self._log_prob(x, context)
+
+    def export(
+        self,
+        filepath,
+        format: str = "tf_saved_model",
+        verbose: bool = True,
+        *,
+        overwrite: bool = False,
+        batch_size: int | None = None,
+        weights: str = "float32",
+    ) -> None:
+        """Writes the flow for where Python is not: a SavedModel for TF Serving, or a TFLite file.
+
+        Signatures are log_prob (also serving_default), sample, encode, decode, and for images interpolate; inputs and
+        outputs are named, and all have rows as their leading axis. `sample` draws a row for each `seed` (int32, a
+        negative one is new in each call) and `temperature`; the same seed gives the same row everywhere.
+        Standardisation and base are inside.
+
+        Args:
+          filepath: a folder for the SavedModel, a file for TFLite.
+          format: "tf_saved_model", or "litert".
+          verbose: whether it says what was written.
+          overwrite: whether what is there is replaced; it stays as it was if the export fails.
+          batch_size: of "litert", a fixed number of rows, which the browser needs; None for any number.
+          weights: of "litert", "float32", "float16", or "int8" (computed in float32).
+
+        Raises:
+          ValueError: for a path that exists, an unknown format, or operations that TFLite has not; nothing is written.
+        """
+        export.export(
+            self, filepath, format, overwrite=overwrite, batch_size=batch_size, weights=weights, verbose=verbose
+        )
 
     # How they are run.
 

@@ -13,7 +13,7 @@ from tfflows.density import Density
 from tfflows.model import FlowModel
 from tfflows.nets import Constant, build_conditioner, check_net_and_context, conditioner
 from tfflows.numerics import k_means
-from tfflows.randomness import RANDOM, draw_categories
+from tfflows.randomness import RANDOM, draw_categories, seeded_uniform
 from tfflows.serialization import deserialize, register, serialize
 
 
@@ -133,6 +133,16 @@ class FlowMixture(Density):
         return chosen
 
     # What training asks for.
+
+    def _sample_rows(self, seeds, context, temperature):
+        u = tf.cast(seeded_uniform(seeds, 1), self.accepts.dtype)
+        cumulative = tf.cumsum(tf.exp(self._log_weights(context)), axis=-1)[..., :-1]
+        which = tf.reduce_sum(tf.cast(u >= cumulative, tf.int32), axis=-1)
+        chosen = 0.0
+        for k, flow in enumerate(self.flows):
+            is_kth = tf.reshape(which == k, [-1] + [1] * len(self.accepts.event_shape))
+            chosen = tf.where(is_kth, flow._sample_rows(seeds, context, temperature, stream=k + 1), chosen)
+        return chosen
 
     def _flows(self):
         return self.flows

@@ -9,6 +9,7 @@ import tensorflow_probability as tfp
 from tfflows import bases, inputs, latents, summary
 from tfflows.bijectors.base import Bijector, describe
 from tfflows.density import Density
+from tfflows.randomness import seeded_uniform
 from tfflows.serialization import deserialize, register, serialize
 
 
@@ -153,6 +154,11 @@ class FlowModel(Density):
 
     def _sample_only(self, shape, context, seed, temperature):
         z = self.base.sample(shape, seed, temperature)
+        return self.bijector.quantize(self.bijector.forward_and_log_det(z, context)[0])
+
+    def _sample_rows(self, seeds, context, temperature, stream=0):
+        uniform = tf.cast(seeded_uniform(seeds, self.base.n_uniform, stream), self.accepts.dtype)
+        z = self.base.from_uniform(uniform, tf.cast(temperature, uniform.dtype))
         return self.bijector.quantize(self.bijector.forward_and_log_det(z, context)[0])
 
     def _flows(self):

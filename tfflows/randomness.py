@@ -58,8 +58,45 @@ def random_uniform(x: tf.Tensor, event_ndims: int) -> tf.Tensor:
         bits = _shifted(_scrambled(tf.reshape(x, [-1, n_dim]), 1), 9)
     else:
         bits = tf.random.stateless_uniform(tf.shape(x), seed, maxval=2**23, dtype=tf.int32, alg=RANDOM)
-    # 23 bits and a half: float32 holds each, and none is 0 or 1.
-    return (tf.cast(tf.reshape(bits, tf.shape(x)), x.dtype) + 0.5) / 2.0**23
+    return _to_uniform(tf.reshape(bits, tf.shape(x)), x.dtype)
+
+
+def seeded_uniform(seeds: tf.Tensor, n_numbers: int, stream: int = 0) -> tf.Tensor:
+    """Numbers uniform in (0, 1) that follow from a row's seed alone, whichever rows are with it: `[n, n_numbers]`.
+
+    The same in a SavedModel and in TFLite, where TensorFlow's generators are missing; by MurmurHash3's mixing.
+
+    Args:
+      seeds: int32 `[n]`.
+      n_numbers: for each.
+      stream: another one gives numbers independent of these.
+    """
+    first = tf.bitcast(seeds, tf.uint32) * tf.constant(_ODD, tf.uint32) + tf.constant(stream, tf.uint32)
+    row = _mixed(_mixed(first) + tf.constant(0x9E3779B9, tf.uint32))
+    # Mixed twice, so that neighbouring seeds and neighbouring places have nothing in common.
+    bits = _mixed(_mixed(tf.bitwise.bitwise_xor(row[:, tf.newaxis], _multiples(n_numbers, 1))))
+    return _to_uniform(_shifted(bits, 9), tf.float32)
+
+
+def _to_uniform(bits, dtype):
+    """23 bits as a number in (0, 1): a half more than they say, which float32 holds too."""
+    return (tf.cast(bits, dtype) + 0.5) / 2.0**23
+
+
+# 2^32 over the golden ratio, and odd, so that no multiple of it is lost.
+_ODD = 2654435761
+
+
+def _multiples(count, first):
+    # Counted in the graph: as a constant they would be as large as the row, in every file.
+    return tf.cast(tf.range(first, first + count), tf.uint32) * tf.constant(_ODD, tf.uint32)
+
+
+def _mixed(number):
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        number = tf.bitwise.bitwise_xor(number, tf.bitwise.right_shift(number, tf.constant(shift, tf.uint32)))
+        number *= tf.constant(factor, tf.uint32)
+    return tf.bitwise.bitwise_xor(number, tf.bitwise.right_shift(number, tf.constant(16, tf.uint32)))
 
 
 def _shifted(bits, n):
@@ -67,28 +104,16 @@ def _shifted(bits, n):
 
 
 def _scrambled(x, n_copies):
-    """32 bits for each copy and scalar of each row `[n_copies, n, D]`, by MurmurHash3's mixing of the row's bits."""
-    odd = 2654435761  # 2^32 over the golden ratio, and odd, so that no multiple of it is lost
+    """32 bits for each copy and scalar of each row `[n_copies, n, D]`, from the row's numbers."""
     n_dim = x.shape[-1]
-
-    def mixed(number):
-        for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
-            number = tf.bitwise.bitwise_xor(number, tf.bitwise.right_shift(number, tf.constant(shift, tf.uint32)))
-            number *= tf.constant(factor, tf.uint32)
-        return tf.bitwise.bitwise_xor(number, tf.bitwise.right_shift(number, tf.constant(16, tf.uint32)))
-
-    def constants(count, first):
-        # Counted in the graph: as a constant they would be as large as the row, in every file.
-        return (tf.cast(tf.range(first, first + count), tf.uint32)) * tf.constant(odd, tf.uint32)
-
     # Compared with the last digits, in which a layer before may round differently elsewhere, the steps are wide.
     steps = tf.round(64.0 * tf.clip_by_value(tf.cast(tf.stop_gradient(x), tf.float32), -1e6, 1e6))
     bits = tf.bitcast(tf.cast(steps, tf.int32), tf.uint32)
     # Added as signed numbers, whose overflow is the same, because TFLite has no sum of others.
-    each = tf.bitcast(mixed(tf.bitwise.bitwise_xor(bits, constants(n_dim, 1))), tf.int32)
-    row = mixed(tf.bitcast(tf.reduce_sum(each, axis=-1), tf.uint32))
-    cell = tf.reshape(constants(n_copies * n_dim, n_dim + 1), [n_copies, 1, n_dim])
-    return mixed(tf.bitwise.bitwise_xor(row[:, tf.newaxis], cell))
+    each = tf.bitcast(_mixed(tf.bitwise.bitwise_xor(bits, _multiples(n_dim, 1))), tf.int32)
+    row = _mixed(tf.bitcast(tf.reduce_sum(each, axis=-1), tf.uint32))
+    cell = tf.reshape(_multiples(n_copies * n_dim, n_dim + 1), [n_copies, 1, n_dim])
+    return _mixed(tf.bitwise.bitwise_xor(row[:, tf.newaxis], cell))
 
 
 def draw_categories(log_weights: tf.Tensor, shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

@@ -1,0 +1,271 @@
+"""Exports: the same numbers, names and shapes where Python is not; and nothing lost when one fails."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from cases import policy, randomise
+from scipy import stats
+
+import tfflows as tff
+from tfflows import FlowMixture, FlowModel, bases, export
+from tfflows.randomness import seeded_uniform
+
+D, C = 4, 2
+
+
+def flow_of(bijector, base=None):
+    flow = FlowModel(bijector, base)
+    rng = np.random.default_rng(0)
+    if bijector.is_discrete:
+        x = rng.integers(0, 256, (1000, *bijector.event_shape))
+    else:
+        x = rng.normal(3.0, 2.0, (1000, *bijector.event_shape))
+    flow.adapt(x, None if flow.context_dim is None else rng.normal(size=(1000, flow.context_dim)))
+    randomise(bijector, scale=0.1)
+    return flow, x.astype(np.float32)
+
+
+FLOWS = {
+    "RealNVP": lambda: flow_of(tff.RealNVP(D, n_layers=2, hidden=(8,))),
+    "MAF_context": lambda: flow_of(tff.MAF(D, n_layers=2, hidden=(8,), context_dim=C)),
+    "StudentT": lambda: flow_of(tff.CouplingRQNSF(D, n_layers=2, hidden=(8,)), bases.StudentT(D)),
+    "Glow": lambda: flow_of(tff.Glow((4, 4, 1), levels=1, steps=1, hidden=4, n_classes=C)),
+}
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Each flow, its data, its context and the paths of its exports, made once."""
+    made = {}
+
+    def get(name):
+        if name not in made:
+            flow, x = FLOWS[name]()
+            context = None if flow.context_dim is None else np.eye(C, dtype=np.float32)[np.arange(len(x)) % C]
+            paths = {}
+            for format, ending in (("tf_saved_model", ""), ("litert", ".tflite")):
+                paths[format] = tmp_path_factory.mktemp(name) / f"flow{ending}"
+                flow.export(paths[format], format, verbose=False)
+            made[name] = (flow, x, context, paths)
+        return made[name]
+
+    return get
+
+
+def rows(value, n):
+    return None if value is None else value[:n]
+
+
+@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize(("format", "tolerance"), [("tf_saved_model", 1e-5), ("litert", 1e-4)])
+def test_numbers_are_the_flows(exported, name, format, tolerance):
+    flow, x, context, paths = exported(name)
+    for n in (1, 7, 1000):
+        found = export.verify(paths[format], flow, x[:n], rows(context, n))
+        assert [parity.signature for parity in found] == ["log_prob", "encode", "decode"]
+        for parity in found:
+            assert parity.difference <= tolerance, parity
+
+
+@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize("format", ["tf_saved_model", "litert"])
+def test_samples_follow_from_the_seed_alone(exported, name, format):
+    flow, _, context, paths = exported(name)
+    run, again = export.runner(paths[format]), export.runner(paths[format])
+    n = 500
+    inputs = {"seed": np.arange(n, dtype=np.int32), "temperature": np.ones(n, np.float32)}
+    if context is not None:
+        inputs["context"] = context[:n]
+    first = run("sample", **inputs)["x"]
+    assert first.shape == (n, *flow.bijector.event_shape)
+    np.testing.assert_allclose(again("sample", **inputs)["x"], first, atol=1e-5)
+    some = np.array([400, 3, 77])
+    np.testing.assert_allclose(run("sample", **{k: v[some] for k, v in inputs.items()})["x"], first[some], atol=1e-3)
+    # A negative seed is a new one each time.
+    inputs["seed"] = np.full(n, -1, np.int32)
+    fresh = [r("sample", **inputs)["x"].reshape(n, -1) for r in (run, run, again)]
+    assert np.max(np.abs(fresh[0] - fresh[1])) > 1e-3
+    assert np.max(np.abs(fresh[0] - fresh[2])) > 1e-3
+    assert len(np.unique(fresh[0], axis=0)) > 0.9 * n
+    inputs["temperature"] = np.zeros(n, np.float32)
+    cold = run("sample", **inputs)["x"]
+    expected = flow.bijector.quantize(flow.decode(np.zeros((n, *flow.base.event_shape), np.float32), rows(context, n)))
+    np.testing.assert_allclose(cold, expected, atol=1.0 if flow.bijector.is_discrete else 1e-3)
+
+
+def test_samples_have_the_flows_distribution(exported):
+    flow, _, _, paths = exported("StudentT")
+    run = export.runner(paths["tf_saved_model"])
+    n = 4000
+    ones = np.ones(n, np.float32)
+    for seed in range(5):
+        theirs = run("sample", seed=np.arange(n, dtype=np.int32) + n * seed, temperature=ones)["x"]
+        ours = flow.sample(n, seed=seed).numpy()
+        worst = min(stats.ks_2samp(a, b).pvalue for a, b in zip(theirs.T, ours.T, strict=True))
+        assert worst > 0.01 / D
+    wrong = run("sample", seed=np.arange(n, dtype=np.int32), temperature=1.2 * ones)["x"]
+    assert min(stats.ks_2samp(a, b).pvalue for a, b in zip(wrong.T, ours.T, strict=True)) < 1e-4
+
+
+def test_signatures_are_named(exported):
+    loaded = tf.saved_model.load(str(exported("Glow")[3]["tf_saved_model"]))
+    names = {
+        "log_prob": ({"x", "context"}, {"log_prob"}),
+        "serving_default": ({"x", "context"}, {"log_prob"}),
+        "sample": ({"seed", "temperature", "context"}, {"x"}),
+        "encode": ({"x", "context"}, {"z"}),
+        "decode": ({"z", "context"}, {"x"}),
+        "interpolate": ({"x0", "x1", "t", "context"}, {"x"}),
+    }
+    assert set(loaded.signatures) == set(names)
+    for name, (inputs, outputs) in names.items():
+        signature = loaded.signatures[name]
+        specs = signature.structured_input_signature[1]
+        assert set(specs) == inputs
+        assert all(spec.shape[0] is None for spec in specs.values())
+        assert set(signature.structured_outputs) == outputs
+        assert all(spec.shape[0] is None for spec in signature.structured_outputs.values())
+
+
+def test_interpolation_ends_at_the_images(exported):
+    _, x, context, paths = exported("Glow")
+    run = export.runner(paths["litert"])
+    ends = {"x0": x[[0, 0]], "x1": x[[2, 2]], "t": np.float32([0.0, 1.0]), "context": context[[0, 0]]}
+    np.testing.assert_allclose(run("interpolate", **ends)["x"], x[[0, 2]], atol=2e-2)
+
+
+def test_needs_neither_tfflows_nor_tfp(exported):
+    _, x, _, paths = exported("RealNVP")
+    code = (
+        "import sys, numpy as np, tensorflow as tf\n"
+        "sys.modules['tfflows'] = sys.modules['tensorflow_probability'] = sys.modules['keras'] = None\n"
+        f"flow = tf.saved_model.load({str(paths['tf_saved_model'])!r})\n"
+        f"print(float(flow.signatures['log_prob'](x=tf.constant({x[:1].tolist()!r}))['log_prob'][0]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout.split()[-1]) == pytest.approx(float(exported("RealNVP")[0].log_prob(x[:1])[0]), rel=1e-5)
+
+
+def test_each_weight_is_stored_once(tmp_path):
+    flow, _ = flow_of(tff.RealNVP(D, n_layers=2, hidden=(128, 128)))
+    flow.export(tmp_path / "flow", verbose=False)
+    stored = sum(file.stat().st_size for file in (tmp_path / "flow" / "variables").glob("*.data*"))
+    assert stored <= 1.1 * 4 * flow.count_params()
+
+
+def test_nothing_is_lost_when_an_export_fails(tmp_path, monkeypatch):
+    flow, x = flow_of(tff.RealNVP(D, n_layers=1, hidden=(4,)))
+    path = tmp_path / "flow"
+    flow.export(path, verbose=False)
+    before = sorted(p.name for p in tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match="overwrite=True"):
+        flow.export(path)
+
+    def crash(*args):
+        raise RuntimeError("out of disk")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(export, "_write_saved_model", crash)
+        with pytest.raises(RuntimeError):
+            flow.export(path, overwrite=True)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == before
+    assert export.verify(path, flow, x)[0].difference < 1e-5
+    randomise(flow.bijector, scale=0.2, seed=5)
+    flow.export(path, overwrite=True, verbose=False)
+    assert export.verify(path, flow, x)[0].difference < 1e-5
+    for arguments, message in (
+        ({"format": "onnx"}, "Expected a format"),
+        ({"format": "litert", "weights": "int4"}, "Expected weights"),
+        ({"batch_size": 0}, "batch_size >= 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            flow.export(tmp_path / "other", **arguments)
+    assert not (tmp_path / "other").exists()
+
+
+def test_smaller_weights_and_a_fixed_batch(tmp_path, capsys):
+    flow, x = flow_of(tff.RealNVP(D, n_layers=2, hidden=(256, 256)))
+    sizes = {}
+    for weights in ("float32", "float16", "int8"):
+        flow.export(tmp_path / weights, "litert", weights=weights)
+        sizes[weights] = (tmp_path / weights).stat().st_size
+        assert export.verify(tmp_path / weights, flow, x)[0].difference < 0.05
+    printed = capsys.readouterr().out
+    assert printed.count("nats") == 2
+    assert sizes["float16"] < 0.75 * sizes["float32"]
+    assert sizes["int8"] < 0.6 * sizes["float32"]
+    flow.export(tmp_path / "fixed.tflite", "litert", batch_size=3, verbose=False)
+    assert export.verify(tmp_path / "fixed.tflite", flow, x[:3])[0].difference < 1e-4
+
+
+def test_mixtures_are_exported_too(tmp_path):
+    flows = [FlowModel(tff.RealNVP(2, n_layers=1, hidden=(4,))) for _ in range(2)]
+    mixture = FlowMixture(flows)
+    rng = np.random.default_rng(0)
+    for flow, centre in zip(flows, (-20.0, 20.0), strict=True):
+        flow.adapt(rng.normal(centre, 1.0, (500, 2)))
+    mixture.logits.value.assign([np.log(3.0), 0.0])
+    mixture.export(tmp_path / "mixture", verbose=False)
+    x = rng.normal(-20.0, 1.0, (50, 2)).astype(np.float32)
+    assert export.verify(tmp_path / "mixture", mixture, x)[0].difference < 1e-5
+    n = 4000
+    draws = export.runner(tmp_path / "mixture")(
+        "sample", seed=np.arange(n, dtype=np.int32), temperature=np.ones(n, np.float32)
+    )["x"]
+    assert np.mean(draws[:, 0] < 0.0) == pytest.approx(0.75, abs=0.03)
+    np.testing.assert_allclose(np.std(draws[draws[:, 0] < 0.0], axis=0), 1.0, atol=0.1)
+
+
+def test_a_stock_base_is_refused(tmp_path):
+    import tensorflow_probability as tfp
+
+    base = tfp.distributions.MultivariateNormalDiag(np.zeros(2, np.float32), np.ones(2, np.float32))
+    flow = FlowModel(tff.RealNVP(2, n_layers=1, hidden=(4,)), base)
+    with pytest.raises(ValueError, match="got a stock TFP"):
+        flow.export(tmp_path / "flow")
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        lambda: bases.StandardNormal(3),
+        lambda: bases.DiagonalNormal((3, 1)),
+        lambda: bases.StudentT(3, df=4.0),
+        lambda: bases.MixtureOfNormals(3, n_components=2),
+        lambda: bases.UniformBox(3, -1.0, 4.0),
+    ],
+)
+def test_draws_from_uniform_numbers_have_the_bases_distribution(base):
+    base = base()
+    n = 20_000
+    temperature = tf.fill([n], 0.8)
+    z = base.from_uniform(seeded_uniform(tf.range(n), base.n_uniform), temperature)
+    expected = base.sample([n], tf.constant([3, 4]), 0.8)
+    assert z.shape == expected.shape
+    for a, b in zip(np.reshape(z, (n, -1)).T, np.reshape(expected, (n, -1)).T, strict=True):
+        assert stats.ks_2samp(a, b).pvalue > 1e-3
+
+
+def test_seeded_numbers_are_uniform_and_independent():
+    u = seeded_uniform(tf.range(20_000), 8).numpy()
+    assert u.min() > 0.0
+    assert u.max() < 1.0
+    assert stats.kstest(u.ravel(), "uniform").pvalue > 1e-3
+    # Between places, between neighbouring seeds, and between streams: 160,000 products of variance 1 / 144.
+    v = u - 0.5
+    other = seeded_uniform(tf.range(20_000), 8, stream=1).numpy() - 0.5
+    for product in (v[:, :-1] * v[:, 1:], v[:-1] * v[1:], v * other):
+        assert abs(product.mean()) < 4.0 / 12.0 / np.sqrt(product.size)
+
+
+def test_keras_verb_keeps_its_arguments(tmp_path):
+    with policy("float64"):
+        flow, x = flow_of(tff.RealNVP(2, n_layers=1, hidden=(4,)))
+    flow.export(str(tmp_path / "flow"), format="tf_saved_model", verbose=False)
+    assert isinstance(flow, keras.Model)
+    assert export.verify(tmp_path / "flow", flow, x)[0].difference < 1e-12
