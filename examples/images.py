@@ -159,8 +159,7 @@ def main(arguments: argparse.Namespace) -> None:
         turning(flow, train.astype(np.float32), output / f"{name}_attribute.png")
 
     path = output / f"{name}.keras"
-    flow.compile()  # without the optimizer's state, which is twice as large as the weights
-    flow.save(path)
+    FlowModel(flow.bijector).save(path)  # without the optimizer's state, which is twice as large as the weights
     difference = float(
         np.abs(
             keras.saving.load_model(path).encode(some[:4], None if labels is None else test_context[:4])

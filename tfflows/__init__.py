@@ -1,6 +1,19 @@
 """tfflows: normalizing flows for TensorFlow and Keras 3."""
 
-from tfflows import architectures, bases, bijectors, datasets, export, latents, losses, nets, ode, plot, testing, transformers
+from tfflows import (
+    architectures,
+    bases,
+    bijectors,
+    datasets,
+    export,
+    latents,
+    losses,
+    nets,
+    ode,
+    plot,
+    testing,
+    transformers,
+)
 from tfflows.architectures import *  # noqa: F403
 from tfflows.bijectors import Chain, Invert
 from tfflows.mixture import FlowMixture
