@@ -181,7 +181,7 @@ def test_adapting_twice_is_adapting_once_and_enough_rows_are_passed_on(rng, monk
     flow.adapt(x)
     np.testing.assert_allclose(flow.log_prob(x), first, atol=1e-4)
     seen = []
-    monkeypatch.setattr(normalization, "ENOUGH_ROWS", 1000)
+    monkeypatch.setattr(normalization, "ENOUGH_VALUES", 1000)
     adapt = normalization.ActNorm.adapt
     monkeypatch.setattr(normalization.ActNorm, "adapt", lambda self, x, *a, **k: (seen.append(len(x)), adapt(self, x)))
     flow.adapt(x)

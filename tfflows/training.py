@@ -54,14 +54,14 @@ class TrainableModel(keras.Model):
         self.loss_tracker = keras.metrics.Mean(name="loss")
         self.bits_tracker = keras.metrics.Mean(name="bits_per_dim")
         self.flow_loss = NegativeLogLikelihood()
-        self._jit_compile = None  # it chooses
+        self.xla_wanted = None  # it chooses
         self._reset_compiled()
 
     @property
     def use_xla(self) -> bool:
         """Whether `fit` and all verbs are compiled by XLA: as `compile` was told, or as is faster here."""
-        if self._jit_compile is not None:
-            return bool(self._jit_compile)
+        if self.xla_wanted is not None:
+            return bool(self.xla_wanted)
         if tf.config.list_logical_devices("GPU"):
             return True
         layers = self._flatten_layers()
@@ -101,7 +101,7 @@ class TrainableModel(keras.Model):
             raise ValueError(f"Expected a whole number steps_per_execution >= 1; got {steps_per_execution!r}.")
         if optimizer is None:
             optimizer = default_optimizer(averaged=False)
-        self._jit_compile = jit_compile
+        self.xla_wanted = jit_compile
         super().compile(
             optimizer=optimizer,
             jit_compile=self.use_xla and not kwargs.get("run_eagerly"),
@@ -328,7 +328,7 @@ class TrainableModel(keras.Model):
         return {
             "optimizer": keras.saving.serialize_keras_object(self.optimizer),
             "loss": serialize(self.flow_loss),
-            "jit_compile": self._jit_compile,
+            "jit_compile": self.xla_wanted,
             "steps_per_execution": self.steps_per_call,
         }
 
