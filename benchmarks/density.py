@@ -117,31 +117,6 @@ the log-likelihood, without bias but for InvertibleResNet's.
 """
 
 
-class Budget:
-    """A wall time to train in, over which the learning rate falls to zero as half a cosine."""
-
-    def __init__(self, seconds: float, learning_rate: float):
-        self.seconds = seconds
-        self.learning_rate = learning_rate
-        self.n_steps = 0
-
-    def start(self):
-        self.started = time.perf_counter()
-
-    def step(self, n_steps: int = 1) -> float | None:
-        """Counts steps. Returns the learning rate of the next ones, or None when time is up."""
-        self.elapsed = time.perf_counter() - self.started
-        if self.n_steps == 0:
-            self.first_step, self.n_first = self.elapsed, n_steps
-        self.n_steps += n_steps
-        fraction = self.elapsed / self.seconds
-        return None if fraction >= 1.0 else self.learning_rate * 0.5 * (1.0 + math.cos(math.pi * fraction))
-
-    def report(self) -> dict:
-        ms = 1e3 * (self.elapsed - self.first_step) / max(self.n_steps - self.n_first, 1)
-        return {"steps": self.n_steps, "first_step": round(self.first_step, 2), "ms_per_step": round(ms, 2)}
-
-
 def summarize(log_prob: np.ndarray) -> dict:
     """Mean and two standard errors, as numbers and as text."""
     mean = float(np.mean(log_prob, dtype=np.float64))
@@ -175,7 +150,7 @@ def halves(n_layers: int, n_dim: int) -> list[np.ndarray]:
     return masks
 
 
-def run_tfflows(settings: dict, budget: Budget, train: np.ndarray, test: np.ndarray) -> tuple[int, np.ndarray]:
+def run_tfflows(settings: dict, budget: peers.Budget, train: np.ndarray, test: np.ndarray) -> tuple[int, np.ndarray]:
     """Fits a preset the way a user does. Returns the number of weights and the test log-densities."""
     import keras
 
@@ -208,7 +183,7 @@ def run_tfflows(settings: dict, budget: Budget, train: np.ndarray, test: np.ndar
     return n_weights, evaluate(lambda rows: flow.log_prob(rows).numpy(), test)
 
 
-def _fit_sinf(flow, train: np.ndarray, budget: Budget) -> None:
+def _fit_sinf(flow, train: np.ndarray, budget: peers.Budget) -> None:
     """Its layers are found until time is up: Ctrl-C keeps what there is."""
 
     def interrupt(number, frame):
@@ -226,7 +201,9 @@ def _fit_sinf(flow, train: np.ndarray, budget: Budget) -> None:
     budget.step(flow.bijector.bijectors[1].n_found)
 
 
-def run_torch(build, settings: dict, budget: Budget, train: np.ndarray, test: np.ndarray) -> tuple[int, np.ndarray]:
+def run_torch(
+    build, settings: dict, budget: peers.Budget, train: np.ndarray, test: np.ndarray
+) -> tuple[int, np.ndarray]:
     """`run_tfflows` for a PyTorch module, its log-density and what must follow each step, as `build` returns them."""
     import torch
 
@@ -397,7 +374,7 @@ def work(settings: dict) -> dict:
     peers.limit_threads(settings["library"], settings["threads"])
     with np.load(settings["arrays"]) as arrays:
         train, test = arrays["train"], arrays["test"]
-    budget = Budget(settings["seconds"], settings["learning_rate"])
+    budget = peers.Budget(settings["seconds"], settings["learning_rate"])
     n_weights, log_prob = run(settings, budget, train, test)
     found = {"weights": n_weights, "versions": peers.versions(*packages)}
     return found | budget.report() | summarize(log_prob)

@@ -62,31 +62,6 @@ Medians; libraries took turns. Memory is the peak resident set of the process th
 """
 
 
-class Clock:
-    """A wall time to train in: the learning rate rises in the first 2 %, then falls to zero as half a cosine."""
-
-    def __init__(self, seconds: float, learning_rate: float):
-        self.seconds, self.learning_rate, self.n_steps = seconds, learning_rate, 0
-
-    def start(self):
-        self.started = time.perf_counter()
-
-    def step(self, n_steps: int = 1) -> float | None:
-        """Counts steps. Returns the learning rate of the next ones, or None when time is up."""
-        self.elapsed = time.perf_counter() - self.started
-        if self.n_steps == 0:
-            self.first_step, self.n_first = self.elapsed, n_steps
-        self.n_steps += n_steps
-        fraction = self.elapsed / self.seconds
-        if fraction >= 1.0:
-            return None
-        return self.learning_rate * min(fraction / 0.02, 0.5 * (1.0 + math.cos(math.pi * fraction)))
-
-    def report(self) -> dict:
-        ms = 1e3 * (self.elapsed - self.first_step) / max(self.n_steps - self.n_first, 1)
-        return {"steps": self.n_steps, "first_step": round(self.first_step, 1), "ms_per_step": round(ms, 1)}
-
-
 def load(folder: str) -> tuple[np.ndarray, np.ndarray]:
     """Training and test images `[n, 28, 28, 1]`, uint8."""
     path = pathlib.Path(folder) / "images" / "mnist.npz"
@@ -112,7 +87,7 @@ class Tfflows:
         self.flow = tfflows.FlowModel(bijector)
         self.n_weights = sum(math.prod(weight.shape) for weight in self.flow.trainable_weights)
 
-    def train(self, x: np.ndarray, clock: Clock) -> None:
+    def train(self, x: np.ndarray, clock: peers.Budget) -> None:
         class Watch(self.keras.callbacks.Callback):
             def on_train_batch_end(self, batch, logs=None):
                 rate = clock.step(STEPS_PER_CALL)
@@ -149,7 +124,7 @@ class Torch:
         x = self.torch.from_numpy(x.transpose(0, 3, 1, 2)).float()
         return (x + self.torch.rand_like(x)) / 256.0
 
-    def train(self, x: np.ndarray, clock: Clock) -> None:
+    def train(self, x: np.ndarray, clock: peers.Budget) -> None:
         torch = self.torch
         parameters = list(self.module.parameters())
         optimizer = torch.optim.Adam(parameters, lr=1e-5, eps=ADAM_EPSILON, fused=True)
@@ -272,7 +247,7 @@ def work(settings: dict) -> dict:
     train, test = load(settings["data"])
     model = library(settings)
     found = {"weights": model.n_weights, "versions": peers.versions(*library.packages)}
-    clock = Clock(settings["seconds"], settings["learning_rate"])
+    clock = peers.Budget(settings["seconds"], settings["learning_rate"], warm_up=0.02)
     if settings["speed"]:
         model.train(train[:2048], clock)
         model.sample(settings["batch_size"])

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import os
 import pathlib
 import platform
 import queue
 import shutil
 import subprocess
+import time
 import venv
 from concurrent import futures
 
@@ -50,6 +52,39 @@ FRAMEWORKS = {
     "torchflows": "torch",
 }
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+class Budget:
+    """A wall time to train in, over which the learning rate falls to zero as half a cosine.
+
+    Args:
+      seconds: the time, from `start` on.
+      learning_rate: at its greatest.
+      warm_up: the fraction of the time in which it rises from zero first.
+    """
+
+    def __init__(self, seconds: float, learning_rate: float, warm_up: float = 0.0):
+        self.seconds, self.learning_rate, self.warm_up = seconds, learning_rate, warm_up
+        self.n_steps = 0
+
+    def start(self):
+        self.started = time.perf_counter()
+
+    def step(self, n_steps: int = 1) -> float | None:
+        """Counts steps. Returns the learning rate of the next ones, or None when time is up."""
+        self.elapsed = time.perf_counter() - self.started
+        if self.n_steps == 0:
+            self.first_step, self.n_first = self.elapsed, n_steps
+        self.n_steps += n_steps
+        fraction = self.elapsed / self.seconds
+        if fraction >= 1.0:
+            return None
+        fall = 0.5 * (1.0 + math.cos(math.pi * fraction))
+        return self.learning_rate * (min(fraction / self.warm_up, fall) if self.warm_up else fall)
+
+    def report(self) -> dict:
+        ms = 1e3 * (self.elapsed - self.first_step) / max(self.n_steps - self.n_first, 1)
+        return {"steps": self.n_steps, "first_step": round(self.first_step, 2), "ms_per_step": round(ms, 2)}
 
 
 def peer_python(path: str | None = None, framework: str = "torch") -> str:

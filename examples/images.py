@@ -123,7 +123,7 @@ def main(arguments: argparse.Namespace) -> None:
     if quick:
         train, test, minutes = train[:64], test[:32], 0.02
         labels = None if labels is None else (labels[0][:64], labels[1][:32])
-        glow |= {"steps": 1, "hidden": 8}
+        glow |= {"levels": 1, "steps": 1, "hidden": 8}
 
     flow = FlowModel(Glow(train.shape[1:], **glow))
     flow.summary()
