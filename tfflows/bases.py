@@ -15,7 +15,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfflows.numerics import sum_event
-from tfflows.randomness import RANDOM, draw_categories
+from tfflows.randomness import RANDOM, categories, draw_categories
 from tfflows.serialization import deserialize, register, serialize
 
 
@@ -245,8 +245,7 @@ class MixtureOfNormals(Base):
         return 1 + 2 * self._n_dim
 
     def from_uniform(self, uniform, temperature):
-        cumulative = tf.cumsum(tf.nn.softmax(tf.convert_to_tensor(self.logits)))[:-1]
-        which = tf.reduce_sum(tf.cast(uniform[:, :1] >= cumulative, tf.int32), axis=-1)
+        which = categories(tf.nn.log_softmax(tf.convert_to_tensor(self.logits)), uniform[:, 0])
         eps = self._as_events(_normal_from_uniform(uniform[:, 1:]))
         scale = tf.gather(tf.exp(self.log_scale), which)
         return tf.gather(tf.convert_to_tensor(self.location), which) + self._for_each_row(temperature) * scale * eps

@@ -13,7 +13,7 @@ from tfflows.density import Density
 from tfflows.model import FlowModel
 from tfflows.nets import Constant, build_conditioner, check_net_and_context, conditioner
 from tfflows.numerics import k_means
-from tfflows.randomness import RANDOM, draw_categories, seeded_uniform
+from tfflows.randomness import RANDOM, categories, draw_categories, seeded_uniform
 from tfflows.serialization import deserialize, register, serialize
 
 
@@ -135,9 +135,8 @@ class FlowMixture(Density):
     # What training asks for.
 
     def _sample_rows(self, seeds, context, temperature):
-        u = tf.cast(seeded_uniform(seeds, 1), self.accepts.dtype)
-        cumulative = tf.cumsum(tf.exp(self._log_weights(context)), axis=-1)[..., :-1]
-        which = tf.reduce_sum(tf.cast(u >= cumulative, tf.int32), axis=-1)
+        uniform = tf.cast(seeded_uniform(seeds, 1)[:, 0], self.accepts.dtype)
+        which = categories(self._log_weights(context), uniform)
         chosen = 0.0
         for k, flow in enumerate(self.flows):
             is_kth = tf.reshape(which == k, [-1] + [1] * len(self.accepts.event_shape))

@@ -118,6 +118,11 @@ def _scrambled(x, n_copies):
 
 def draw_categories(log_weights: tf.Tensor, shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Numbers 0 .. K - 1 at random, of `shape`, with probabilities exp(log_weights) `[K]` or `[*shape, K]`."""
+    uniform = tf.random.stateless_uniform(shape, seed, dtype=log_weights.dtype, alg=RANDOM)
+    return categories(log_weights, uniform)
+
+
+def categories(log_weights: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
+    """`draw_categories` as a function of numbers uniform in (0, 1), one for each."""
     cumulative = tf.cumsum(tf.exp(log_weights), axis=-1)[..., :-1]
-    u = tf.random.stateless_uniform(shape, seed, dtype=cumulative.dtype, alg=RANDOM)
-    return tf.reduce_sum(tf.cast(u[..., tf.newaxis] >= cumulative, tf.int32), axis=-1)
+    return tf.reduce_sum(tf.cast(uniform[..., tf.newaxis] >= cumulative, tf.int32), axis=-1)
