@@ -296,17 +296,21 @@ def measure_speed(args, jobs) -> None:
 
 
 def measure_quality(args, jobs) -> None:
-    rows = [{"library": name} for name in jobs]
+    keys = ("library", "minutes", "threads")
+    rows = [{"library": name, "minutes": args.minutes, "threads": args.threads} for name in LIBRARIES]
+    chosen = [row for row in rows if row["library"] in jobs]
+    path = peers.RESULTS / "images"
     timeout = 60.0 * args.minutes + 1200.0
     for i, found in peers.run_workers(
         __file__, list(jobs.values()), at_once=args.at_once, n_threads=args.threads, timeout=timeout
     ):
-        rows[i] |= found
-        print(rows[i], flush=True)
+        chosen[i] |= found
+        print(chosen[i], flush=True)
+    peers.fill_from_last(path, [row for row in rows if row not in chosen], keys)
     title = f"MNIST in {args.minutes:g} minutes: Glow"
     facts = vars(args) | peers.machine()
     del facts["data"]
-    peers.write_results(peers.RESULTS / "images", title, COLUMNS, rows, facts, NOTES + PUBLISHED)
+    peers.write_results(path, title, COLUMNS, rows, facts, NOTES + PUBLISHED)
 
 
 def main() -> None:
