@@ -1,0 +1,8 @@
+"""Flows for where Python is not: SavedModels with signatures, and TFLite files of builtin operations."""
+
+from tfflows.export.litert import operations, tflite
+from tfflows.export.parity import Parity, batch_size, runner, verify
+from tfflows.export.signatures import Signature, signatures
+from tfflows.export.writing import export
+
+__all__ = ["Parity", "Signature", "batch_size", "export", "operations", "runner", "signatures", "tflite", "verify"]

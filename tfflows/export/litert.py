@@ -1,0 +1,94 @@
+"""TFLite files of builtin operations."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections import Counter
+
+import tensorflow as tf
+from tensorflow.lite.python import schema_py_generated
+
+from tfflows.export.signatures import save_options, signatures
+from tfflows.nets import unrolled
+
+
+def tflite(flow, *, batch_size: int | None = None, weights: str = "float32") -> bytes:
+    """A TFLite file with the signatures of `signatures`, of builtin operations only.
+
+    Raises:
+      ValueError: if one needs an operation that TFLite has not; says which.
+    """
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    module, functions = tf.Module(), {}
+    for name, (function, inputs) in signatures(flow, batch_size).items():
+        with unrolled():
+            concrete = tf.function(function, input_signature=inputs, autograph=False).get_concrete_function()
+        # Weights as constants: the converter leaves those inside loops as variables that nobody sets.
+        functions[name] = _with_names(convert_variables_to_constants_v2(concrete), concrete, inputs)
+    with tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(module, folder, signatures=functions, options=save_options())
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(functions))
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        if weights != "float32":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if weights == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        with _quiet():
+            try:
+                content = converter.convert()
+            except Exception as error:
+                raise ValueError(f"Expected operations that TFLite has; got {_reason(str(error))}.") from error
+    foreign = sorted(name for name in operations(content) if name not in _builtin().values())
+    if foreign:  # the converter has let custom ones pass
+        raise ValueError(f"Expected operations that TFLite has; got {', '.join(foreign)}.")
+    return content
+
+
+def operations(content: bytes) -> Counter[str]:
+    """How often a TFLite file has each operation, in all its signatures; custom ones under their own name."""
+    model = schema_py_generated.Model.GetRootAsModel(content, 0)
+    codes = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]
+    graphs = [model.Subgraphs(i) for i in range(model.SubgraphsLength())]
+    used = (codes[graph.Operators(i).OpcodeIndex()] for graph in graphs for i in range(graph.OperatorsLength()))
+    names = _builtin()
+    # A code below 127 may stand in the old field alone.
+    numbers = ((code, max(code.BuiltinCode(), code.DeprecatedBuiltinCode())) for code in used)
+    return Counter(names[n] if n in names else (code.CustomCode() or b"?").decode() for code, n in numbers)
+
+
+def _builtin() -> dict[int, str]:
+    kinds = vars(schema_py_generated.BuiltinOperator)
+    return {number: name for name, number in kinds.items() if isinstance(number, int) and name != "CUSTOM"}
+
+
+def _with_names(frozen, concrete, inputs):
+    """A function whose inputs and outputs have their names again, which freezing lost."""
+
+    @tf.function(input_signature=inputs, autograph=False)
+    def named(*values):
+        return tf.nest.pack_sequence_as(concrete.structured_outputs, tf.nest.flatten(frozen(*values)))
+
+    return named
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Keeps the converter's C++ log from the screen."""
+    error, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(error, 2)
+        os.close(null)
+        os.close(error)
+
+
+def _reason(text: str) -> str:
+    """The line of a converter's error that names what is missing."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    named = [line for line in lines if "ops:" in line or "error: 'tf." in line]
+    return (named or lines or ["no reason"])[0][:200]
