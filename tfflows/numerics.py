@@ -48,7 +48,13 @@ def times(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     Of more axes than two, `tf.matmul` is a batch of products. Where one has a length of 1 and a sum follows, TensorFlow
     2.21 on a CPU fuses the two into an operation (of oneDNN) that writes beyond its memory.
     """
-    return tf.matmul(x, kernel) if x.shape.rank == 2 else tf.tensordot(x, kernel, 1)
+    if x.shape.rank == 2:
+        return tf.matmul(x, kernel)
+    product = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), kernel)
+    batch = list(x.shape[:-1])
+    if batch.count(None) > 1:
+        return tf.reshape(product, tf.concat([tf.shape(x)[:-1], kernel.shape[1:]], axis=0))
+    return tf.reshape(product, [-1 if n is None else n for n in batch] + [kernel.shape[1]])
 
 
 def split_last(x: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:

@@ -2,12 +2,14 @@
 
     python c_session.py SAVED_MODEL INPUTS.npz OUTPUTS.npz
 
-The arrays are called "call/signature/input", and "call/signature/output"; calls are numbered from 0. It needs ctypes and NumPy and the shared library of the TensorFlow wheel, whose Python it never imports; nor does it
-import tfflows. `tfflows.export.verify` runs it as a process of its own.
+The arrays are called "call/signature/input", and "call/signature/output"; calls are numbered from 0. It needs ctypes,
+NumPy and the shared library of the TensorFlow wheel, whose Python it never imports; nor does it import tfflows.
+`tfflows.export.verify` runs it as a process of its own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.util
 import sys
@@ -51,11 +53,26 @@ def _load(path: Path):
     tf.TF_AllocateTensor.argtypes = [ctypes.c_int, Pointer, ctypes.c_int, ctypes.c_size_t]
     tf.TF_GraphOperationByName.argtypes = [Pointer, ctypes.c_char_p]
     tf.TF_Dim.argtypes, tf.TF_Dim.restype = [Pointer, ctypes.c_int], ctypes.c_int64
-    for name in ("TensorData", "NumDims", "TensorType", "TensorByteSize", "DeleteTensor", "GetCode", "Message"):
+    for name in (
+        "TensorData",
+        "NumDims",
+        "TensorType",
+        "TensorByteSize",
+        "DeleteTensor",
+        "GetCode",
+        "Message",
+        "DeleteStatus",
+    ):
         getattr(tf, f"TF_{name}").argtypes = [Pointer]
-    tf.TF_TensorByteSize.restype = ctypes.c_size_t
     tf.TF_Message.restype = ctypes.c_char_p
-    tf.TF_LoadSessionFromSavedModel.argtypes = [Pointer, Pointer, ctypes.c_char_p, Pointer, ctypes.c_int, *[Pointer] * 3]
+    tf.TF_LoadSessionFromSavedModel.argtypes = [
+        Pointer,
+        Pointer,
+        ctypes.c_char_p,
+        Pointer,
+        ctypes.c_int,
+        *[Pointer] * 3,
+    ]
     tensors = [Pointer, Pointer, ctypes.c_int]
     tf.TF_SessionRun.argtypes = [Pointer, Pointer, *tensors, *tensors, Pointer, ctypes.c_int, Pointer, Pointer]
     return tf
@@ -63,6 +80,9 @@ def _load(path: Path):
 
 class CSession:
     """A loaded SavedModel; call it with a signature's name and its inputs by name, get its outputs by name.
+
+    Several threads may call it at the same time. `signatures` has two dicts for each name, of the inputs and of the
+    outputs: to each name its tensor's name in the graph and its number in TensorFlow's `DataType`.
 
     Args:
       path: the SavedModel's folder.
@@ -77,18 +97,25 @@ class CSession:
         if library is None:
             raise ValueError(f"Expected {LIBRARY} in an installed TensorFlow; found none.")
         self._tf = tf = _load(library)
-        self._graph, self._status, meta_graph = tf.TF_NewGraph(), tf.TF_NewStatus(), tf.TF_NewBuffer()
+        self._graph, meta_graph = tf.TF_NewGraph(), tf.TF_NewBuffer()
         tags = (ctypes.c_char_p * 1)(b"serve")
-        self._session = tf.TF_LoadSessionFromSavedModel(
-            tf.TF_NewSessionOptions(), None, str(path).encode(), tags, 1, self._graph, meta_graph, self._status
-        )
-        self._check(f"Expected a SavedModel in {path}")
+        with self._status(f"Expected a SavedModel in {path}") as status:
+            self._session = tf.TF_LoadSessionFromSavedModel(
+                tf.TF_NewSessionOptions(), None, str(path).encode(), tags, 1, self._graph, meta_graph, status
+            )
         buffer = _Buffer.from_address(meta_graph)
         self.signatures = dict(_signatures(ctypes.string_at(buffer.data, buffer.length)))
 
-    def _check(self, what):
-        if self._tf.TF_GetCode(self._status) != 0:
-            raise ValueError(f"{what}: {self._tf.TF_Message(self._status).decode(errors='replace')}")
+    @contextlib.contextmanager
+    def _status(self, what):
+        """A status for one call of the library, and an error if it ends badly."""
+        status = self._tf.TF_NewStatus()
+        try:
+            yield status
+            if self._tf.TF_GetCode(status) != 0:
+                raise ValueError(f"{what}: {self._tf.TF_Message(status).decode(errors='replace')}")
+        finally:
+            self._tf.TF_DeleteStatus(status)
 
     def __call__(self, signature: str, **values) -> dict[str, np.ndarray]:
         if signature not in self.signatures:
@@ -99,14 +126,13 @@ class CSession:
         arrays = [np.ascontiguousarray(values[name], DTYPES[dtype]) for name, (_, dtype) in inputs.items()]
         given = (Pointer * len(inputs))(*map(self._tensor, arrays))
         got = (Pointer * len(outputs))()
-        n_in, n_out = len(inputs), len(outputs)
-        places = self._places(inputs), self._places(outputs)
-        self._tf.TF_SessionRun(
-            self._session, None, places[0], given, n_in, places[1], got, n_out, None, 0, None, self._status
-        )
-        for tensor in given:
-            self._tf.TF_DeleteTensor(tensor)
-        self._check(f"Expected that {signature} runs")
+        sides = (self._places(inputs), given, len(inputs)), (self._places(outputs), got, len(outputs))
+        try:
+            with self._status(f"Expected that {signature} runs") as status:
+                self._tf.TF_SessionRun(self._session, None, *sides[0], *sides[1], None, 0, None, status)
+        finally:
+            for tensor in given:
+                self._tf.TF_DeleteTensor(tensor)
         return dict(zip(outputs, map(self._array, got), strict=True))
 
     def _places(self, tensors):

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow.lite.python import schema_py_generated
 
 from tfflows.export.signatures import save_options, signatures
-from tfflows.nets import unrolled
+from tfflows.nets import uncompiled, unrolled
 
 
 def tflite(flow, *, batch_size: int | None = None, weights: str = "float32") -> bytes:
@@ -24,7 +24,7 @@ def tflite(flow, *, batch_size: int | None = None, weights: str = "float32") -> 
 
     module, functions = tf.Module(), {}
     for name, (function, inputs) in signatures(flow, batch_size).items():
-        with unrolled():
+        with unrolled(), uncompiled():
             concrete = tf.function(function, input_signature=inputs, autograph=False).get_concrete_function()
         # Weights as constants: the converter leaves those inside loops as variables that nobody sets.
         functions[name] = _with_names(convert_variables_to_constants_v2(concrete), concrete, inputs)

@@ -59,7 +59,8 @@ def signatures(flow, batch_size: int | None = None) -> dict[str, Signature]:
             ends = [spec("x0", accepts.event_shape), spec("x1", accepts.event_shape), spec("t")]
 
             def interpolate(x0, x1, t, context=None):
-                z0, z1 = (flow._encode(x, context)[0] for x in (x0, x1))
+                contexts = None if context is None else tf.concat([context, context], axis=0)
+                z0, z1 = tf.split(flow._encode(tf.concat([x0, x1], axis=0), contexts)[0], 2)
                 mixed = latents.spherical(z0, z1, tf.reshape(t, [-1] + [1] * (z0.shape.rank - 1)))
                 return {"x": flow._decode(mixed, context)[0]}
 

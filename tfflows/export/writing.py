@@ -13,6 +13,7 @@ from tfflows.export.litert import tflite
 from tfflows.export.parity import runner
 from tfflows.export.signatures import save_options, signatures
 from tfflows.inputs import check_batch_size
+from tfflows.nets import uncompiled
 
 FORMATS = ("tf_saved_model", "litert")
 WEIGHTS = ("float32", "float16", "int8")
@@ -77,6 +78,16 @@ def _write_saved_model(flow, path: Path, batch_size: int | None) -> None:
     module, functions = tf.Module(), {}
     module.weights = [weight.value for weight in flow.weights]
     for name, (function, specs) in signatures(flow, batch_size).items():
-        functions[name] = tf.function(function, input_signature=specs, autograph=False)
+        functions[name] = tf.function(_checked(function, specs), input_signature=specs, autograph=False)
     functions["serving_default"] = functions["log_prob"]
-    tf.saved_model.save(module, str(path), signatures=functions, options=save_options())
+    with uncompiled():  # TensorFlow traces as it saves
+        tf.saved_model.save(module, str(path), signatures=functions, options=save_options())
+
+
+def _checked(function, specs):
+    """A server feeds whatever shape it is sent: a row of one number would else be spread over all columns."""
+
+    def checked(*values):
+        return function(*(tf.ensure_shape(value, spec.shape) for value, spec in zip(values, specs, strict=True)))
+
+    return checked

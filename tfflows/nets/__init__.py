@@ -6,7 +6,7 @@ parameters mean the identity, so every flow starts as the identity map.
 """
 
 from tfflows.nets.conditioning import as_rows, build_conditioner, check_net_and_context, conditioner, describe_net
-from tfflows.nets.convolutional import ConvNet
+from tfflows.nets.convolutional import ConvNet, uncompiled
 from tfflows.nets.feedforward import MLP
 from tfflows.nets.integrand import Integrand
 from tfflows.nets.lipschitz import LipschitzMLP
@@ -31,5 +31,6 @@ __all__ = [
     "conditioner",
     "describe_net",
     "run_sequentially",
+    "uncompiled",
     "unrolled",
 ]
