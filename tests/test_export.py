@@ -1,7 +1,9 @@
 """Exports: the same numbers, names and shapes where Python is not; and nothing lost when one fails."""
 
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -12,6 +14,8 @@ from scipy import stats
 
 import tfflows as tff
 from tfflows import FlowMixture, FlowModel, bases, export
+from tfflows.export import c_session, litert
+from tfflows.export.c_session import CSession
 from tfflows.randomness import seeded_uniform
 
 D, C = 4, 2
@@ -149,6 +153,86 @@ def test_needs_neither_tfflows_nor_tfp(exported):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert float(done.stdout.split()[-1]) == pytest.approx(float(exported("RealNVP")[0].log_prob(x[:1])[0]), rel=1e-5)
+
+
+def test_the_c_library_loads_what_python_wrote(exported):
+    """In a process that never imports tensorflow: every signature, in several threads."""
+    paths = exported("StudentT")[3]
+    code = (
+        "import sys, numpy as np\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        f"sys.path.insert(0, {str(Path(c_session.__file__).parent)!r})\n"
+        "from c_session import CSession\n"
+        f"run = CSession({str(paths['tf_saved_model'])!r})\n"
+        "seeds, ones = np.arange(50, dtype=np.int32), np.ones(50, np.float32)\n"
+        "drawn = run('sample', seed=seeds, temperature=ones)['x']\n"
+        "for values in ThreadPoolExecutor(8).map(lambda _: run('encode', x=drawn)['z'], range(50)):\n"
+        "    assert np.abs(run('decode', z=values)['x'] - drawn).max() < 1e-3\n"
+        "assert 'tensorflow' not in sys.modules and 'tfflows' not in sys.modules\n"
+        "print(sorted(run.signatures), float(drawn.sum()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    *names, total = done.stdout.split()
+    assert len(names) == 5
+    inputs = {"seed": np.arange(50, dtype=np.int32), "temperature": np.ones(50, np.float32)}
+    assert float(total) == pytest.approx(
+        export.runner(paths["tf_saved_model"])("sample", **inputs)["x"].sum(), rel=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("signature", "inputs", "message"),
+    [
+        ("density", {"x": np.zeros((2, D))}, "Expected a signature of"),
+        ("log_prob", {"y": np.zeros((2, D))}, r"Expected inputs \['x'\]"),
+        ("log_prob", {"x": np.zeros((2, D + 1))}, r"\[2,5\]"),
+        ("log_prob", {"x": np.zeros((2, 1))}, r"\[2,1\]"),  # it would be spread over the columns
+    ],
+)
+def test_the_c_library_refuses(exported, signature, inputs, message):
+    run = CSession(exported("RealNVP")[3]["tf_saved_model"])
+    with pytest.raises(ValueError, match=message):
+        run(signature, **inputs)
+
+
+def test_verify_finds_what_differs(exported, tmp_path, monkeypatch, capsys):
+    flow, x, _, paths = exported("RealNVP")
+    flow.save(tmp_path / "flow.keras")
+    np.save(tmp_path / "x.npy", x)
+
+    def status(path, *more):
+        names = ["tfflows.export", str(path), str(tmp_path / "flow.keras"), str(tmp_path / "x.npy"), *more]
+        monkeypatch.setattr(sys, "argv", names)
+        try:
+            runpy.run_module("tfflows.export", run_name="__main__")
+        except SystemExit as end:
+            return end.code
+        return 0
+
+    assert status(paths["litert"]) == 0
+    assert capsys.readouterr().out.count("LiteRT") == 3
+    assert status(paths["litert"], "--tolerance", "0") == 1
+    assert "MORE than 0" in capsys.readouterr().out
+    assert status(tmp_path / "nothing") == 2
+    assert "Expected a SavedModel's folder or a TFLite file" in capsys.readouterr().err
+    other, _ = flow_of(tff.RealNVP(D, n_layers=2, hidden=(8,)))
+    randomise(other.bijector, scale=0.11)
+    for path in paths.values():
+        assert all(parity.difference > 1e-3 for parity in export.verify(path, other, x))
+    np.save(tmp_path / "x.npy", x[:, :2])
+    assert status(paths["litert"]) == 2
+
+
+def test_only_builtin_operations(exported, monkeypatch):
+    content = exported("RealNVP")[3]["litert"].read_bytes()
+    used = export.operations(content)
+    assert used["FULLY_CONNECTED"] >= 3 * 2 * 2  # log_prob, encode, decode: two nets of two layers
+    assert "CUSTOM" not in used
+    # A converter that let one pass.
+    monkeypatch.setattr(litert, "operations", lambda content: {"ADD": 1, "FlexErfinv": 1})
+    with pytest.raises(ValueError, match=r"got FlexErfinv\."):
+        export.tflite(exported("RealNVP")[0])
 
 
 def test_each_weight_is_stored_once(tmp_path):

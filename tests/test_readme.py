@@ -81,3 +81,17 @@ def test_image_example_says_what_data_it_needs(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["images.py", "faces", "--output", str(tmp_path)])
     with pytest.raises(SystemExit, match="Expected the data of 'faces'"):
         runpy.run_path(str(ROOT / "examples" / "images.py"), run_name="__main__")
+
+
+def test_deployment_example(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["deployment.py", "two_moons", "--quick", "--output", str(tmp_path)])
+    runpy.run_path(str(ROOT / "examples" / "deployment.py"), run_name="__main__")
+    differences = [float(line.split()[-1]) for line in capsys.readouterr().out.splitlines() if "differs by" in line]
+    assert len(differences) == 9
+    assert max(differences) < 1e-4
+    folder = tmp_path / "two_moons"
+    assert (folder / "1" / "saved_model.pb").exists()
+    assert (folder / "two_moons.png").stat().st_size > 10_000
+    made = {path.name for path in folder.iterdir()}
+    assert made == {path.name for path in (ROOT / "saved_models" / "two_moons").iterdir()}
+    assert "| `sample` | `seed` [n] int32, `temperature` [n] float32 | `x` |" in (folder / "README.md").read_text()

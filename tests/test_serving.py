@@ -20,6 +20,7 @@ sys.path.insert(0, str(SERVING))
 
 import client  # noqa: E402
 
+
 @pytest.fixture(scope="module")
 def ports():
     command = [sys.executable, "stand_in.py", "--grpc-port", "0", "--rest-port", "0"]
