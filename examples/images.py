@@ -61,14 +61,29 @@ def digits(path: Path | None) -> dict:
 
 
 def faces(path: Path | None) -> dict:
-    """ORL faces at half their size, 56 x 40; of each of 40 people nine images to train on and one to test."""
+    """ORL faces at a third of their size, 36 x 28; of each of 40 people nine images to train on and one to test.
+
+    Of so few images a flow learns each by heart. So each is taken 80 times: moved by a few pixels, mirrored, and
+    brighter or darker.
+    """
     with np.load(_needed(path, "faces")) as arrays:
         x = arrays["x"].astype(np.float32)
-    x = np.rint(x.reshape(len(x), 56, 2, 46, 2).mean(axis=(2, 4)))[:, :, 3:43, np.newaxis]
-    test = np.arange(len(x)) % 10 == 9
-    train = x[~test]
-    train = np.concatenate([train, train[:, :, ::-1]])  # a mirrored face is a face
-    return {"train": train, "test": x[test], "labels": None, "glow": {"levels": 3, "steps": 8, "hidden": 64, "bits": 5}}
+    height, width = 108, 84
+    down, right = x.shape[1] - height, x.shape[2] - width
+
+    def seen(x, i, j):
+        cut = x[:, i : i + height, j : j + width]
+        return cut.reshape(len(x), height // 3, 3, width // 3, 3).mean(axis=(2, 4))[..., np.newaxis]
+
+    is_test = np.arange(len(x)) % 10 == 9
+    train, rng, many = x[~is_test], np.random.default_rng(0), []
+    for _ in range(80):
+        some = seen(train, rng.integers(down + 1), rng.integers(right + 1))
+        some = some[:, :, :: rng.choice([-1, 1])]
+        many.append(np.clip(some * rng.uniform(0.85, 1.15, (len(some), 1, 1, 1)) + rng.uniform(-8.0, 8.0), 0.0, 255.0))
+    train = np.rint(np.concatenate(many)).astype(np.uint8)
+    test = np.rint(seen(x[is_test], down // 2, right // 2)).astype(np.uint8)
+    return {"train": train, "test": test, "labels": None, "glow": {"levels": 2, "steps": 12, "hidden": 96, "bits": 5}}
 
 
 def natural(path: Path | None) -> dict:

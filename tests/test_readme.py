@@ -1,6 +1,7 @@
 """The README's Python runs as printed, and the example it begins with."""
 
 import io
+import json
 import re
 import runpy
 import sys
@@ -10,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfflows import training
+from tfflows import architectures, training
 
 ROOT = Path(__file__).parents[1]
-SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+README = (ROOT / "README.md").read_text()
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=range(len(SNIPPETS)))
@@ -95,3 +97,13 @@ def test_deployment_example(tmp_path, monkeypatch, capsys):
     made = {path.name for path in folder.iterdir()}
     assert made == {path.name for path in (ROOT / "saved_models" / "two_moons").iterdir()}
     assert "| `sample` | `seed` [n] int32, `temperature` [n] float32 | `x` |" in (folder / "README.md").read_text()
+
+
+def test_export_columns_are_the_measured_ones():
+    """`benchmarks/exports.py` exports every preset and compares it with the flow."""
+    measured = json.loads((ROOT / "benchmarks" / "results" / "exports.json").read_text())["rows"]
+    table = re.findall(r"^\| `(\w+)` \|.*\| ([^|]+) \| ([^|]+) \| [^|]+ \|$", README, flags=re.MULTILINE)
+    presets = {name for name in architectures.__all__ if not name.islower()}
+    stated = {name: (saved_model, tflite) for name, saved_model, tflite in table if name in presets}
+    assert stated == {row["preset"]: (row["SavedModel"], row["TFLite"]) for row in measured}
+    assert set(stated) == presets
