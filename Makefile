@@ -4,13 +4,20 @@ SECONDS ?= 75
 BIN = .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test lint bench bench-power bench-toys clean
+.PHONY: demo test test-web lint bench bench-power bench-toys clean
 
 demo: .venv/installed
 	$(BIN)/python examples/alanine_dipeptide.py
 
 test: .venv/installed lint
 	$(BIN)/python -m pytest -n 2
+
+# Needs npm and Chromium with its driver.
+test-web: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[web]"
+	cd examples/web && npm install --silent
+	$(BIN)/python examples/web/build.py
+	$(BIN)/python -m pytest examples/web
 
 lint: .venv/installed
 	$(BIN)/ruff check .

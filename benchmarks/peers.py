@@ -60,7 +60,8 @@ class Budget:
     Args:
       seconds: the time, from `start` on.
       learning_rate: at its greatest.
-      warm_up: the fraction of the time in which it rises from zero first.
+      warm_up: the fraction of the time in which it rises from zero first, counted from the end of the first step, which
+        may have compiled for longer than that.
     """
 
     def __init__(self, seconds: float, learning_rate: float, warm_up: float = 0.0):
@@ -80,7 +81,8 @@ class Budget:
         if fraction >= 1.0:
             return None
         fall = 0.5 * (1.0 + math.cos(math.pi * fraction))
-        return self.learning_rate * (min(fraction / self.warm_up, fall) if self.warm_up else fall)
+        risen = (self.elapsed - self.first_step) / self.seconds / self.warm_up if self.warm_up else 1.0
+        return self.learning_rate * min(risen, fall)
 
     def report(self) -> dict:
         ms = 1e3 * (self.elapsed - self.first_step) / max(self.n_steps - self.n_first, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from collections.abc import Callable
 
 import keras
@@ -139,6 +140,7 @@ BIJECTORS: dict[str, Callable[[], tfb.Bijector]] = {
     "actnorm": lambda: tfb.ActNorm(D),
     "actnorm_image": lambda: tfb.ActNorm(IMAGE),
     "squeeze": lambda: tfb.Squeeze(IMAGE),
+    "bounded": lambda: tfb.Bounded([-8.0, -math.inf, -9.0, -math.inf][:D], [9.0, 8.0, math.inf, math.inf][:D]),
     "logit": lambda: tfb.Logit(D, margin=0.1),
     "squeeze_inverted": lambda: tfb.Invert(tfb.Squeeze(IMAGE)),
     "dequantize": lambda: tfb.Dequantize(IMAGE),

@@ -33,6 +33,7 @@ ORDER = [
     "model",
     "mixture",
     "architectures",
+    "inference",
     "testing",
     "plot",
     "__init__",

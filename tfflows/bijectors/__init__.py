@@ -5,6 +5,7 @@ from tfflows.bijectors.base import Bijector
 from tfflows.bijectors.composition import Chain, Invert
 from tfflows.bijectors.continuous import ContinuousFlow, ExactTrace, HutchinsonTrace
 from tfflows.bijectors.coupling import Coupling, alternating_mask, checkerboard_mask, half_mask
+from tfflows.bijectors.domain import Bounded
 from tfflows.bijectors.elementwise import Elementwise
 from tfflows.bijectors.images import Dequantize, Logit, Squeeze
 from tfflows.bijectors.linear import LU, QR, Householder, MatrixExponential, Permutation, RandomRotation
@@ -19,6 +20,7 @@ __all__ = [
     "QR",
     "ActNorm",
     "Bijector",
+    "Bounded",
     "Chain",
     "ContinuousFlow",
     "Coupling",

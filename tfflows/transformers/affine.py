@@ -91,14 +91,15 @@ class SigmoidAffine(Transformer):
     flow has no spikes.
 
     Args:
-      min_scale: m, in (0, 1): samples are spread by at most 1 / m in a layer.
+      min_scale: m, in (0, 1): samples are spread by at most 1 / m in a layer. With 0.01 a trained Glow of 16 layers
+        lost all digits of a few images on their way to the latent and back; with 0.25 it fits as well and loses 2e-5.
       max_scale: M, > 1.
 
     Reference:
       Kingma & Dhariwal (2018), Glow, https://arxiv.org/abs/1807.03039, whose scale has no lower bound
     """
 
-    min_scale: float = 0.01
+    min_scale: float = 0.25
     max_scale: float = 1.2
 
     def __post_init__(self):
