@@ -136,6 +136,7 @@ BIJECTORS: dict[str, Callable[[], tfb.Bijector]] = {
     "residual_tanh_context": lambda: tfb.Residual(LipschitzMLP(D, HIDDEN, 0.6, "tanh"), C),
     "sliced": lambda: tfb.Sliced(D, n_layers=3, n_directions=2, n_knots=6),
     "standardize": lambda: tfb.Standardize(D),
+    "standardize_whiten": lambda: tfb.Whiten(D),
     "standardize_image": lambda: tfb.Standardize((2, 2, 3)),
     "actnorm": lambda: tfb.ActNorm(D),
     "actnorm_image": lambda: tfb.ActNorm(IMAGE),

@@ -10,7 +10,7 @@ from tfflows.bijectors.elementwise import Elementwise
 from tfflows.bijectors.images import Dequantize, Logit, Squeeze
 from tfflows.bijectors.linear import LU, QR, Householder, MatrixExponential, Permutation, RandomRotation
 from tfflows.bijectors.multiscale import Multiscale
-from tfflows.bijectors.normalization import ActNorm, Standardize
+from tfflows.bijectors.normalization import ActNorm, Standardize, Whiten
 from tfflows.bijectors.planar import Planar, Radial, Sylvester
 from tfflows.bijectors.residual import ExactLogDet, PowerSeries, Residual, RussianRoulette
 from tfflows.bijectors.sliced import Sliced
@@ -46,6 +46,7 @@ __all__ = [
     "Squeeze",
     "Standardize",
     "Sylvester",
+    "Whiten",
     "alternating_mask",
     "checkerboard_mask",
     "half_mask",

@@ -11,7 +11,7 @@ from scipy.special import gammaln, logsumexp
 
 from tfflows.inference import diagnostics
 from tfflows.inference.checkpoint import load, save
-from tfflows.inference.flows import default_flow, train
+from tfflows.inference.flows import Trainer, default_flow
 from tfflows.inference.importance import evidence
 from tfflows.inference.progress import Progress
 from tfflows.inference.result import Result
@@ -101,6 +101,7 @@ class _Run:
         self.rng, self.seed = np.random.default_rng(seed), seed
         self.n_evaluations, self.scale, self.acceptance = 0, 0.6, 1.0
         self.betas, self.log_evidences, self.sizes = [0.0], [0.0], []
+        self._train = Trainer(flow, 4 * n_active)
         self._evaluate = tf.function(self._densities, autograph=False, reduce_retracing=True)
         self._step = tf.function(self._propose, autograph=False)
 
@@ -196,8 +197,7 @@ class _Run:
         log_weights = self.log_weights(beta)
         evidence_here = logsumexp(log_weights) - np.log(len(log_weights))
         weights = np.exp(log_weights - logsumexp(log_weights))
-        n_train = 4 * self.n_active
-        train(self.flow, self.z[diagnostics.systematic(weights, n_train, self.rng)], is_first=self.n_iterations == 0)
+        self._train(self.z, weights, self.rng)
         chosen = diagnostics.systematic(weights, self.n_active, self.rng)
         z, likelihood, prior = self._move(chosen, beta)
         self.z = np.concatenate([self.z, z])

@@ -11,6 +11,8 @@ import tensorflow_probability as tfp
 
 from tfflows.bijectors import Bijector, Bounded
 
+tfb = tfp.bijectors
+
 
 class Target:
     """What is to be sampled: a log-density up to a constant, or a likelihood and a prior.
@@ -181,8 +183,16 @@ def _bijector(domain, n_dim, prior):
         return Bounded(low, high) if np.isfinite([low, high]).any() else None
     if prior is None:
         return None
+    bijector = _support(prior)
+    return None if isinstance(bijector, tfb.Identity) else bijector
+
+
+def _support(prior):
+    if isinstance(prior, tfp.distributions.Blockwise):  # whose own answer maps a list of blocks
+        parts = prior.parameters["distributions"]
+        sizes = [part.event_shape.num_elements() for part in parts]
+        return tfb.Blockwise([_support(part) for part in parts], block_sizes=sizes)
     try:
-        bijector = prior.experimental_default_event_space_bijector()
+        return prior.experimental_default_event_space_bijector()
     except NotImplementedError:
-        return None
-    return None if isinstance(bijector, tfp.bijectors.Identity) else bijector
+        return tfb.Identity()

@@ -11,13 +11,14 @@ from tfflows.nets.feedforward import MLP
 from tfflows.nets.integrand import Integrand
 from tfflows.nets.lipschitz import LipschitzMLP
 from tfflows.nets.made import MADE
-from tfflows.nets.parameters import Constant, Statistics
+from tfflows.nets.parameters import AffineMap, Constant, Statistics
 from tfflows.nets.sequential import run_sequentially, unrolled
 from tfflows.nets.velocity import Potential, Velocity
 
 __all__ = [
     "MADE",
     "MLP",
+    "AffineMap",
     "Constant",
     "ConvNet",
     "Integrand",

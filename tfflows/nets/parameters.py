@@ -66,3 +66,35 @@ class Statistics(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "shape": self.shape}
+
+
+@register
+class AffineMap(keras.layers.Layer):
+    """A mean and a lower triangular matrix, set from data, with its inverse; not trained.
+
+    Args:
+      n_dim: number of scalars.
+    """
+
+    def __init__(self, n_dim: int, **kwargs):
+        super().__init__(trainable=False, **kwargs)
+        self.n_dim = int(n_dim)
+        square = (self.n_dim, self.n_dim)
+        self.mean = self.add_weight(shape=(self.n_dim,), initializer="zeros", trainable=False, name="mean")
+        self.factor = self.add_weight(shape=square, initializer="identity", trainable=False, name="factor")
+        self.inverse = self.add_weight(shape=square, initializer="identity", trainable=False, name="inverse")
+        self.adapted = self.add_weight(shape=(), initializer="zeros", trainable=False, name="adapted")
+        self.built = True
+
+    def call(self, x=None):
+        return tuple(tf.convert_to_tensor(weight) for weight in (self.mean, self.factor, self.inverse))
+
+    def set(self, mean: np.ndarray, factor: np.ndarray) -> None:
+        """Assigns mean and factor (of positive diagonal) and marks them as adapted."""
+        self.mean.assign(mean)
+        self.factor.assign(factor)
+        self.inverse.assign(np.linalg.inv(factor))
+        self.adapted.assign(1.0)
+
+    def get_config(self):
+        return {**super().get_config(), "n_dim": self.n_dim}

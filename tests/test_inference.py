@@ -1,0 +1,212 @@
+"""Samplers: right draws, right evidence, and errors that say what is wrong with a target."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+from scipy import stats
+
+from tfflows import inference
+from tfflows.inference import Result, Target, checkpoint, diagnostics
+
+tfd = tfp.distributions
+
+
+def box(n_dim, half_width):
+    return tfd.Independent(tfd.Uniform(np.float32([-half_width] * n_dim), np.float32([half_width] * n_dim)), 1)
+
+
+CENTRES = np.float32([[-3.0, -3.0], [3.0, 2.0]])
+
+
+def two_modes(x):
+    """Weights 0.3 and 0.7, deviations 0.3: an integral of 1."""
+    squares = tf.reduce_sum(((x[:, tf.newaxis] - CENTRES) / 0.3) ** 2, axis=-1)
+    log_weights = np.log(np.float32([0.3, 0.7])) - np.float32(2.0 * np.log(0.3) + np.log(2.0 * np.pi))
+    return tf.reduce_logsumexp(log_weights - 0.5 * squares, axis=-1)
+
+
+@pytest.fixture(scope="module")
+def result():
+    """Of two modes, by sequential Monte Carlo."""
+    target = Target(two_modes, prior=box(2, 8.0), names=["a", "b"])
+    return inference.preconditioned_smc(
+        target, n_draws=1000, n_chains=2, seed=1, n_effective=256, n_active=128, verbose=False
+    )
+
+
+def test_smc_finds_modes_weights_and_evidence(result):
+    assert result.draws.shape == (2, 1000, 2)
+    assert result.log_prob.shape == (2, 1000)
+    truth = -2.0 * np.log(16.0)
+    assert result.log_evidence_error < 0.1
+    assert abs(result.log_evidence - truth) < 4.0 * result.log_evidence_error
+    by_weights, error = (result.diagnostics[f"log_evidence_of_weights{end}"] for end in ("", "_error"))
+    assert abs(by_weights - truth) < 5.0 * error
+    x = result.draws.reshape(-1, 2)
+    right = x[:, 0] > 0.0
+    assert np.mean(right) == pytest.approx(0.7, abs=0.1)
+    np.testing.assert_allclose(x[right].mean(axis=0), CENTRES[1], atol=0.1)
+    np.testing.assert_allclose(x[right].std(axis=0), 0.3, rtol=0.2)
+    np.testing.assert_allclose(result.log_prob.ravel(), two_modes(x) - 2.0 * np.log(16.0), atol=1e-3)
+
+
+def test_importance_with_the_flow_of_another_sampler(result):
+    target = Target(two_modes, prior=box(2, 8.0))
+    found = inference.importance(target, result.flow, n_draws=2000, n_chains=2, seed=3)
+    assert abs(found.log_evidence + 2.0 * np.log(16.0)) < 4.0 * found.log_evidence_error
+    assert found.diagnostics["pareto_k"] < 0.7
+    assert found.diagnostics["ess"] > 400.0
+    assert found.weights.sum() == pytest.approx(1.0)
+    np.testing.assert_allclose(found.mean(), [1.2, 0.5], atol=0.3)
+    assert np.mean(found.resampled(1000)[:, 0] > 0.0) == pytest.approx(0.7, abs=0.08)
+
+
+def test_results_are_kept_and_convert(result, tmp_path):
+    result.save(tmp_path / "result.npz")
+    again = Result.load(tmp_path / "result.npz")
+    np.testing.assert_array_equal(again.draws, result.draws)
+    assert again.log_evidence == result.log_evidence
+    assert again.diagnostics["betas"] == result.diagnostics["betas"]
+    data = result.to_arviz()
+    np.testing.assert_allclose(data.posterior["a"].mean(), result.mean()[0], rtol=1e-5)
+    assert [row["name"] for row in result.summary()] == ["a", "b"]
+
+
+def test_a_killed_run_goes_on(tmp_path):
+    """From its checkpoint, without what it had done before."""
+
+    calls = 0
+
+    def run(path, stop_after=None):
+
+        def log_prob(x):
+            nonlocal calls
+            calls += 1
+            if stop_after is not None and calls > stop_after:
+                raise KeyboardInterrupt
+            return -0.5 * np.sum((x - 1.0) ** 2, axis=-1) / 0.1
+
+        import keras
+
+        keras.utils.set_random_seed(0)
+        return inference.preconditioned_smc(
+            Target(log_prob, prior=box(1, 5.0)),
+            n_draws=100,
+            n_chains=1,
+            n_effective=64,
+            n_active=32,
+            checkpoint=path,
+            verbose=False,
+        )
+
+    path = tmp_path / "run.npz"
+    with pytest.raises(Exception):  # noqa: B017, whatever TensorFlow makes of it
+        run(path, stop_after=8)
+    n_before = len(checkpoint.load(path)["z"])
+    assert n_before > 128
+    calls = 0
+    again = run(path)
+    assert calls < 2 + again.n_evaluations / 32 - n_before / 32  # what was done is not done again
+    assert abs(again.log_evidence - 0.5 * np.log(2.0 * np.pi * 0.1) + np.log(10.0)) < 5.0 * again.log_evidence_error
+    assert len(checkpoint.load(path)["z"]) > n_before
+    with pytest.raises(ValueError, match="checkpoint of 2 parameters; got 1"):
+        inference.preconditioned_smc(Target(two_modes, prior=box(2, 5.0)), checkpoint=path, verbose=False)
+
+
+def test_what_is_not_finite_counts_as_impossible():
+    def log_prob(x):
+        value = -0.5 * np.sum(x**2, axis=-1)
+        value[x[:, 0] > 0.0] = np.nan
+        value[x[:, 1] > 2.0] = -np.inf
+        return value
+
+    target = Target(log_prob, prior=box(2, 4.0))
+    assert not target.has_gradient
+    found = inference.preconditioned_smc(target, n_draws=500, n_chains=1, n_effective=128, n_active=64, verbose=False)
+    assert np.all(found.draws[..., 0] <= 0.0)
+    truth = np.log(np.pi * stats.norm.cdf(2.0)) - np.log(64.0)  # half of it; what is beyond 4 does not matter
+    assert abs(found.log_evidence - truth) < max(4.0 * found.log_evidence_error, 0.1)
+    assert found.diagnostics["n_invalid"] > 0
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Target(two_modes), "Expected n_dim or a prior"),
+        (lambda: Target(two_modes, 0), "Expected n_dim >= 1"),
+        (lambda: Target(two_modes, 3, prior=box(2, 1.0)), "that of the prior"),
+        (lambda: Target(two_modes, prior=tfd.Normal(np.zeros(2), 1.0)), "event shape"),
+        (lambda: Target(two_modes, 2, names=["a"]), "2 different names"),
+        (lambda: Target(two_modes, 2, domain=[(0, 1)]), "domain of 2 pairs"),
+        (lambda: Target(two_modes, 2, domain=[(0, 1), (2, 1)]), "low < high"),
+        (lambda: Target(lambda x: np.sum(x), 2), r"that gives \[n\]"),
+        (lambda: Target(lambda x: 1 / 0, 2), "ZeroDivisionError"),
+        (lambda: inference.preconditioned_smc(Target(two_modes, 2)), "with a prior"),
+        (lambda: inference.preconditioned_smc(Target(two_modes, prior=box(2, 8.0)), n_draws=0), "n_draws >= 1"),
+        (
+            lambda: inference.preconditioned_smc(Target(lambda x: np.full(len(x), -np.inf), prior=box(2, 8.0))),
+            "not at any of 1024 draws",
+        ),
+    ],
+)
+def test_errors_say_what_is_wrong(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_an_error_in_log_prob_names_the_point():
+    def log_prob(x):
+        if np.any(x[:, 0] > 3.0):
+            raise RuntimeError("the simulator broke")
+        return np.zeros(len(x))
+
+    target = Target(log_prob, prior=box(2, 4.0))
+    with pytest.raises(ValueError, match=r"at \[ ?3\.\d+ .*the simulator broke") as caught:
+        inference.preconditioned_smc(target, n_effective=64, n_active=32, verbose=False)
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def test_targets_know_their_domain():
+    target = Target(lambda x: tf.reduce_sum(tf.math.log(x), axis=-1), 3, domain=[(0.0, 1.0), (0.0, None), (None, 5.0)])
+    x, log_det = target.constrain(tf.constant([[0.0, 0.0, 0.0], [30.0, -30.0, 30.0]]))
+    assert np.all((x >= [0.0, 0.0, -1e9]) & (x <= [1.0, 1e9, 5.0]))
+    np.testing.assert_allclose(log_det[0], 3.0 * np.log(0.5) + np.log(0.5), rtol=1e-5)
+    np.testing.assert_allclose(target.unconstrain([[0.5, np.log(2.0), 5.0 - np.log(2.0)]]), 0.0, atol=1e-6)
+    prior = tfd.Blockwise([tfd.Independent(tfd.HalfNormal([1.0, 2.0]), 1), tfd.Independent(tfd.Normal([0.0], 1.0), 1)])
+    positive = Target(lambda x: -tf.reduce_sum(x, axis=-1), prior=prior)
+    x, _ = positive.constrain(tf.constant([[-5.0, 5.0, -5.0]]))
+    assert np.all(x[:, :2] > 0.0)
+    assert float(x[0, 2]) == -5.0
+
+
+def test_diagnostics():
+    rng = np.random.default_rng(0)
+    weights = np.array([0.5, 0.25, 0.25, 0.0])
+    assert np.bincount(diagnostics.systematic(weights, 8, rng), minlength=4).tolist() == [4, 2, 2, 0]
+    assert diagnostics.effective_weights(np.log([0.5, 0.5])) == pytest.approx(2.0)
+    assert diagnostics.effective_weights(np.full(3, -np.inf)) == 0.0
+    draws = rng.normal(size=(4, 500, 2))
+    found = diagnostics.chains(draws)
+    assert np.all(found["r_hat"] < 1.02)
+    assert np.all(found["ess_bulk"] > 1000)
+    draws[0] += 3.0
+    assert np.all(diagnostics.chains(draws)["r_hat"] > 1.3)
+    _, heavy = diagnostics.pareto_smoothed(stats.pareto(1.0).rvs(4000, random_state=0) ** 0.9)
+    _, light = diagnostics.pareto_smoothed(rng.normal(size=4000) * 0.3)
+    assert light < 0.5 < heavy
+    same, other = rng.normal(size=(600, 2)), rng.normal(1.5, 1.0, size=(600, 2))
+    assert diagnostics.two_sample(same, rng.normal(size=(600, 2))) < 0.58
+    assert diagnostics.two_sample(same, other) > 0.75
+
+
+def test_calibration_finds_overconfidence():
+    rng = np.random.default_rng(0)
+    centre = rng.normal(size=(400, 1))
+    truth = centre + rng.normal(size=(400, 1))
+    right, narrow = (centre[:, np.newaxis] + scale * rng.normal(size=(400, 199, 1)) for scale in (1.0, 0.6))
+    levels = np.array([0.5, 0.9])
+    np.testing.assert_allclose(diagnostics.coverage(right, truth, levels)[:, 0], levels, atol=0.07)
+    assert np.all(diagnostics.coverage(narrow, truth, levels)[:, 0] < levels - 0.1)
+    assert stats.kstest(diagnostics.ranks(right, truth).ravel() / 200.0, "uniform").pvalue > 1e-3
+    assert stats.kstest(diagnostics.ranks(narrow, truth).ravel() / 200.0, "uniform").pvalue < 1e-3
