@@ -140,7 +140,7 @@ EXHIBITS = {
         draw_digits,
         "Handwritten digits, 28 x 28 grey pixels from 0 to 255, by class: the context is the class, one-hot `[n, 10]`. "
         "log_prob of an image is in nats; divided by -784 log 2 it is bits per dimension.",
-        "`Glow` with two scales of 8 steps, by `examples/images.py digits`, trained on all of MNIST for 12 minutes of "
+        "`Glow` with two scales of 8 steps, by `examples/images.py digits`, trained on all of MNIST for 13 minutes of "
         "one processor.",
         "`tfflows.datasets.digits`, images of MNIST (Y. LeCun, C. Cortes, C. Burges); licence in `tfflows/data/`.",
         "Small enough to ship: samples show what a short training gives. A low log_prob says that an image is rare "

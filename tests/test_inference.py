@@ -169,6 +169,7 @@ def test_an_error_in_log_prob_names_the_point():
 
 def test_targets_know_their_domain():
     target = Target(lambda x: tf.reduce_sum(tf.math.log(x), axis=-1), 3, domain=[(0.0, 1.0), (0.0, None), (None, 5.0)])
+    assert target.has_gradient
     x, log_det = target.constrain(tf.constant([[0.0, 0.0, 0.0], [30.0, -30.0, 30.0]]))
     assert np.all((x >= [0.0, 0.0, -1e9]) & (x <= [1.0, 1e9, 5.0]))
     np.testing.assert_allclose(log_det[0], 3.0 * np.log(0.5) + np.log(0.5), rtol=1e-5)
@@ -210,3 +211,147 @@ def test_calibration_finds_overconfidence():
     assert np.all(diagnostics.coverage(narrow, truth, levels)[:, 0] < levels - 0.1)
     assert stats.kstest(diagnostics.ranks(right, truth).ravel() / 200.0, "uniform").pvalue > 1e-3
     assert stats.kstest(diagnostics.ranks(narrow, truth).ravel() / 200.0, "uniform").pvalue < 1e-3
+
+
+# Kernels leave the target as it is, whatever the flow; a wrong acceptance does not.
+
+N_CHAINS = 4000
+
+
+def normal(z):
+    return -0.5 * tf.reduce_sum(z**2, axis=-1)
+
+
+@pytest.fixture(scope="module")
+def small_flow():
+    """Of two numbers, with random weights: it fits nothing."""
+    from cases import randomise
+
+    import tfflows as tff
+
+    flow = tff.FlowModel(tff.RealNVP(2, n_layers=2, hidden=(8,)))
+    randomise(flow.bijector, scale=0.3)
+    return flow
+
+
+def after_steps(kernel, n=5):
+    """A function of a seed: where chains are that began at exact draws."""
+
+    @tf.function(autograph=False)
+    def run(z, seed):
+        results = kernel.bootstrap_results(z)
+        for now in tfp.random.split_seed(seed, n=n):
+            z, results = kernel.one_step(z, results, seed=now)
+        return z
+
+    def compute(seed):
+        z = np.random.default_rng(seed).normal(size=(N_CHAINS, 2)).astype(np.float32)
+        return run(tf.constant(z), tf.constant([seed, 7])).numpy()
+
+    return compute
+
+
+def p_value(z):
+    radius = np.sum(z**2, axis=-1)
+    return min(
+        stats.kstest(z[:, 0], "norm").pvalue,
+        stats.kstest(z[:, 1], "norm").pvalue,
+        stats.kstest(radius, "chi2", args=(2,)).pvalue,
+    )
+
+
+def kernels(flow):
+    proposal = inference.FlowProposal(normal, flow)
+    hamiltonian = tfp.mcmc.HamiltonianMonteCarlo(normal, step_size=0.5, num_leapfrog_steps=3)
+    return {"FlowProposal": proposal, "InTurn": inference.InTurn([hamiltonian, proposal], [2, 3])}
+
+
+@pytest.mark.parametrize("name", ["FlowProposal", "InTurn"])
+def test_kernels_leave_the_target_as_it_is(small_flow, name):
+    end = after_steps(kernels(small_flow)[name])
+    values = [p_value(end(seed)) for seed in range(10)]
+    assert min(values) > 0.01 / 30.0  # the least of thirty
+    assert stats.kstest(values, lambda p: 1.0 - (1.0 - p) ** 3).pvalue > 0.001
+
+
+def test_a_wrong_acceptance_is_caught(small_flow):
+    class Wrong(inference.FlowProposal):
+        """Forgets the flow's density of where the chain is."""
+
+        def one_step(self, current_state, previous_kernel_results, seed=None):
+            forgotten = previous_kernel_results._replace(
+                flow_log_prob=tf.zeros_like(previous_kernel_results.flow_log_prob)
+            )
+            return super().one_step(current_state, forgotten, seed)
+
+    assert p_value(after_steps(Wrong(normal, small_flow))(0)) < 1e-4
+
+
+def test_kernels_stand_in_sample_chain(small_flow):
+    kernel = kernels(small_flow)["InTurn"]
+
+    @tf.function(autograph=False)
+    def run():
+        return tfp.mcmc.sample_chain(
+            200, tf.zeros([50, 2]), kernel=kernel, num_burnin_steps=10, trace_fn=None, seed=(1, 2)
+        )
+
+    draws = run()
+    assert draws.shape == (200, 50, 2)
+    np.testing.assert_allclose(np.std(draws, axis=(0, 1)), 1.0, atol=0.05)
+
+
+def banana(z):
+    return -0.5 * z[:, 0] ** 2 - 0.5 * ((z[:, 1] - 0.5 * z[:, 0] ** 2) / 0.5) ** 2 - np.float32(np.log(np.pi))
+
+
+def check_banana(found):
+    """Of mean (0, 0.5) and deviations (1, sqrt(0.5 + 0.25)); its integral is 1."""
+    np.testing.assert_allclose(found.mean(), [0.0, 0.5], atol=0.15)
+    np.testing.assert_allclose(found.std(), [1.0, np.sqrt(0.75)], rtol=0.15)
+    assert found.n_gradients > 0
+    if found.log_evidence is not None:
+        assert abs(found.log_evidence) < max(5.0 * found.log_evidence_error, 0.05)
+
+
+def tiny_flow():
+    import tfflows as tff
+
+    return tff.FlowModel(tff.RealNVP(2, n_layers=4, hidden=(16,)))
+
+
+def test_flow_mh(tmp_path):
+    path = tmp_path / "run.npz"
+    settings = {"n_chains": 8, "n_walkers": 64, "n_rounds": 4, "n_local": 3, "n_global": 2, "verbose": False}
+    found = inference.flow_mh(Target(banana, 2), n_draws=500, flow=tiny_flow(), seed=1, checkpoint=path, **settings)
+    assert found.draws.shape == (8, 500, 2)
+    check_banana(found)
+    assert np.all(found.diagnostics["r_hat"] < 1.05)
+    assert np.all(found.diagnostics["ess_bulk"] > 400)
+    np.testing.assert_allclose(found.log_prob.ravel(), banana(found.draws.reshape(-1, 2)), atol=1e-3)
+    # From the checkpoint: what was drawn is kept, and 100 more are drawn.
+    more = inference.flow_mh(Target(banana, 2), n_draws=600, flow=tiny_flow(), seed=1, checkpoint=path, **settings)
+    np.testing.assert_array_equal(more.draws[:, :500], found.draws)
+    with pytest.raises(ValueError, match="checkpoint of 3 chains; got 8"):
+        inference.flow_mh(Target(banana, 2), flow=tiny_flow(), checkpoint=path, **(settings | {"n_chains": 3}))
+    with pytest.raises(ValueError, match=r"initial points \[n, 2\]"):
+        inference.flow_mh(Target(banana, 2), flow=tiny_flow(), initial=np.zeros(2), **settings)
+
+
+def test_variational_and_what_follows():
+    found = inference.variational(
+        Target(banana, 2), n_draws=1000, flow=tiny_flow(), n_steps=600, n_particles=64, n_rounds=1, verbose=False
+    )
+    check_banana(found)
+    assert found.diagnostics["pareto_k"] < 0.7
+    assert found.diagnostics["elbo"] < 0.0
+    chains = inference.neutra_hmc(
+        Target(banana, 2), n_draws=200, n_chains=8, flow=found.flow, n_steps=0, n_adapt=150, jit_compile=False,
+        verbose=False,
+    )  # fmt: skip
+    check_banana(chains)
+    assert chains.diagnostics["divergences"] <= 2
+    in_numpy = Target(lambda x: -0.5 * np.sum(np.asarray(x) ** 2, axis=-1) * np.ones(len(np.asarray(x))), 2)
+    for sampler in (inference.variational, inference.neutra_hmc):
+        with pytest.raises(ValueError, match="in NumPy"):
+            sampler(in_numpy, verbose=False)

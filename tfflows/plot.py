@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def images(
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
     if title:
-        axis.set_title(title)
+        axis.set_title(textwrap.fill(title, max(20, round(10.0 * inches[0]))))  # some ten letters to the inch
     if path is not None:
         figure.savefig(path, dpi=dpi)
         plt.close(figure)

@@ -2,8 +2,23 @@
 
 from tfflows.inference import diagnostics
 from tfflows.inference.importance import importance
+from tfflows.inference.kernels import FlowProposal, InTurn
+from tfflows.inference.metropolis import flow_mh
+from tfflows.inference.neutra import neutra_hmc
 from tfflows.inference.result import Result
 from tfflows.inference.smc import preconditioned_smc
 from tfflows.inference.target import Target
+from tfflows.inference.variational import variational
 
-__all__ = ["Result", "Target", "diagnostics", "importance", "preconditioned_smc"]
+__all__ = [
+    "FlowProposal",
+    "InTurn",
+    "Result",
+    "Target",
+    "diagnostics",
+    "flow_mh",
+    "importance",
+    "neutra_hmc",
+    "preconditioned_smc",
+    "variational",
+]

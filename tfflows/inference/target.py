@@ -145,12 +145,9 @@ class Target:
         spec = tf.TensorSpec([None, self.n_dim], self.dtype)
         try:
             traced = tf.function(lambda x: self._function(x), autograph=False).get_concrete_function(spec)
-            output = traced.structured_outputs
-            if (
-                isinstance(output, tf.TensorSpec)
-                and output.shape.rank in (1, None)
-                and traced.graph.inputs[0].consumers()
-            ):
+            (output,) = tf.nest.flatten(traced.structured_outputs)
+            # A NumPy function that looks at the shape alone would give a constant.
+            if tf.is_tensor(output) and output.shape.rank in (1, None) and traced.graph.inputs[0].consumers():
                 return True
             reason = f"of tensors [n, {self.n_dim}] it gives {output}"
         except Exception as error:
