@@ -1,7 +1,7 @@
 """Trained flows for where Python is not: what a server, a phone and a page need, and a picture and a card of each.
 
-    python examples/deployment.py                    # all three into saved_models/
-    python examples/deployment.py two_moons --quick  # one, hardly trained, in seconds
+    python examples/deployment.py                                    # all three into saved_models/
+    python examples/deployment.py two_moons --quick --output DIR     # one, hardly trained, in seconds
 
 Each folder gets version 1 of a SavedModel as TensorFlow Serving wants it (`1/`), a `.tflite` file, the flow as
 `.keras`, a PNG of what it models and a model card. Both exports are compared with the flow, number by number.
@@ -26,6 +26,7 @@ from tfflows import FlowModel, RealNVP, datasets, export, plot
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+SAVED_MODELS = Path(__file__).parents[1] / "saved_models"
 N_VERIFIED = 1000
 N_JOINED = 8  # ways from a digit to another in the picture
 
@@ -61,7 +62,9 @@ def moons(path: Path, quick: bool) -> FlowModel:
 
 
 def loaded(path: Path, quick: bool) -> FlowModel:
-    return keras.saving.load_model(path)
+    flow = keras.saving.load_model(SAVED_MODELS / path.parent.name / path.name)
+    FlowModel(flow.bijector, flow.base, name=path.stem).save(path)  # without the optimizer's state
+    return flow
 
 
 def digits_data():
@@ -183,7 +186,7 @@ With TensorFlow Serving (`examples/serving/` has the rest):
 curl -d '{request}' http://localhost:8501/v1/models/{name}:predict
 ```
 
-In Python, phones and browsers alike the `.tflite` file has the same signatures:
+In Python and on phones the `.tflite` file has the same signatures (for browsers export one with `batch_size=`):
 
 ```
 from ai_edge_litert.interpreter import Interpreter
@@ -256,7 +259,9 @@ def main(names: list[str], output: Path, *, quick: bool) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", choices=[*EXHIBITS, []], default=list(EXHIBITS), help="which; all if none")
-    parser.add_argument("--output", type=Path, default=Path("saved_models"), help="folder of the flows' folders")
+    parser.add_argument("--output", type=Path, help="folder of the flows' folders, saved_models/ by default")
     parser.add_argument("--quick", action="store_true", help="hardly any training")
     arguments = parser.parse_args()
-    main(arguments.names or list(EXHIBITS), arguments.output, quick=arguments.quick)
+    if arguments.quick and arguments.output is None:
+        parser.error("give an --output with --quick, which would replace good flows")
+    main(arguments.names or list(EXHIBITS), arguments.output or SAVED_MODELS, quick=arguments.quick)

@@ -1,5 +1,6 @@
 """The serving example: the very client, against the stand-in that runs the server's C++ loader."""
 
+import http.client
 import json
 import re
 import subprocess
@@ -7,10 +8,12 @@ import sys
 from concurrent import futures
 from pathlib import Path
 
+import grpc
 import keras
 import numpy as np
 import pytest
 import requests
+from tensorflow_serving.apis import predict_pb2
 
 from tfflows import datasets
 
@@ -68,6 +71,7 @@ def test_conditional_images_are_served(serving, glow):
     digits = serving("digits")
     found = digits.predict("log_prob", x=x, context=context)["log_prob"]
     np.testing.assert_allclose(found, glow.log_prob(x, context), rtol=1e-4)
+    np.testing.assert_array_equal(digits.predict("log_prob", x=data.test[:3], context=context)["log_prob"], found)
     way = {"x0": x[[0, 0]], "x1": x[[1, 1]], "t": np.float32([0.0, 1.0]), "context": context[[0, 0]]}
     np.testing.assert_allclose(digits.predict("interpolate", **way)["x"], x[:2], atol=0.1)
 
@@ -92,7 +96,7 @@ def test_many_at_once(ports, flow):
         ("log_prob", {"x": np.zeros((3, 1))}, r"\[3,1\]"),
         ("log_prob", {"x": np.zeros((3, 2, 1))}, r"\[3,2,1\]"),
         ("density", {"x": np.zeros((3, 2))}, "density"),
-        ("log_prob", {"y": np.zeros((3, 2))}, "y"),
+        ("log_prob", {"y": np.zeros((3, 2))}, "'y'"),
         ("sample", {"seed": np.arange(3)}, "temperature"),
     ],
 )
@@ -115,6 +119,8 @@ def test_unknown_model(serving):
         ({"x": np.zeros((0, 2))}, "at least one"),
         ({"x": X[:3], "context": X[:2]}, "equally many"),
         ({"x": [["a", "b"]]}, "Expected numbers"),
+        ({"seed": [1, 2**31], "temperature": [1.0, 1.0]}, "below 2"),
+        ({"seed": [0.5], "temperature": [1.0]}, "Expected integers"),
     ],
 )
 def test_the_client_sends_no_nonsense(serving, inputs, message):
@@ -132,6 +138,10 @@ def test_the_client_sends_no_nonsense(serving, inputs, message):
         (b'{"instances": [{"x": [0, 1]}], "inputs": {}}', 400),
         (b'{"instances": [{"x": [0, 1]}, {"x": [0]}]}', 400),
         (b'{"instances": [{"x": ["a", 1]}]}', 400),
+        (b'{"instances": [{"x": [null, 1]}]}', 400),
+        (b'{"instances": [{"x": ["0.5", 1]}]}', 400),
+        (b'{"instances": [{"seed": 1.9, "temperature": 1}], "signature_name": "sample"}', 400),
+        (b"[" * 100_000, 400),
         (b'{"instances": [[0.5, 0.5]], "signature_name": "density"}', 400),
         (b'{"instances": [[0.5, 0.5]], "signature_name": ["log_prob"]}', 400),
         (b'{"instances": [[0.5, 0.5]]}', 200),
@@ -149,6 +159,28 @@ def test_raw_requests(ports, flow, body, status):
     first, *others = answer.json()["predictions"]
     assert first == pytest.approx(float(flow.log_prob(np.float32([[0.5, 0.5]]))[0]), rel=1e-4)
     assert all(np.isnan(other) for other in others)  # that row alone
+
+
+@pytest.mark.parametrize("length", ["abc", "-1", str(2**40)])
+def test_wrong_lengths(ports, length):
+    connection = http.client.HTTPConnection(ports["REST"], timeout=10)
+    connection.putrequest("POST", "/v1/models/two_moons:predict")
+    connection.putheader("Content-Length", length)
+    connection.endheaders()
+    assert connection.getresponse().status == 413
+
+
+def test_grpc_takes_any_size_and_refuses_other_types(ports):
+    digits = client.Grpc(ports["gRPC"], "digits")
+    x = datasets.digits().test[:700]  # 2.2 MB, as x0 and as x1
+    n = len(x)
+    ends = {"x0": x, "x1": x[::-1], "t": np.zeros(n), "context": np.eye(10)[np.arange(n) % 10]}
+    np.testing.assert_allclose(digits.predict("interpolate", **ends)["x"][:5], x[:5], atol=0.5)
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = "two_moons"
+    request.inputs["x"].CopyFrom(client.to_proto(np.zeros((1, 2)), np.int32))
+    with pytest.raises(grpc.RpcError, match="Expected x of type float32; got int32"):
+        digits._stub.Predict(request)
 
 
 def test_status(ports):

@@ -117,10 +117,15 @@ class Density(TrainableModel):
           verbose: whether it says what was written.
           overwrite: whether what is there is replaced; it stays as it was if the export fails.
           batch_size: of "litert", a fixed number of rows, which the browser needs; None for any number.
-          weights: of "litert", "float32", "float16", or "int8" (computed in float32).
+          weights: of "litert", "float32", "float16", or "int8", where activations are quantised on their way too; what
+            that changes is measured on draws of the flow and printed.
+
+        Exports check shapes and nothing else: of data with NaN they give NaN. `sample` has seeds of its own, whose rows
+        are not those of `flow.sample(seed=...)`; `interpolate` has one context for both ends.
 
         Raises:
-          ValueError: for a path that exists, an unknown format, or operations that TFLite has not; nothing is written.
+          ValueError: for a path that exists (with `overwrite`, one that holds no export of the format), an unknown
+            format, a float64 flow or operations that TFLite has not; nothing is written.
         """
         export.export(
             self, filepath, format, overwrite=overwrite, batch_size=batch_size, weights=weights, verbose=verbose

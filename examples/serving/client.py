@@ -1,4 +1,4 @@
-"""Asks a TensorFlow Serving for what a flow knows, over REST or gRPC; without tfflows.
+"""Asks a TensorFlow Serving for what a flow of float32 weights knows, over REST or gRPC; without tfflows.
 
     python client.py log_prob two_moons rows.npy              # one number a row, over REST
     python client.py sample two_moons --n 5 --seed 1 --grpc   # five new rows, over gRPC
@@ -15,6 +15,7 @@ import numpy as np
 
 ROWS_PER_REQUEST = 1024  # not above max_batch_size in batching.config
 TIMEOUT = 60.0  # seconds
+ANY_SIZE = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]  # else 4 MB, a few images
 
 
 class ServingError(RuntimeError):
@@ -49,6 +50,9 @@ class Client:
             bad = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))
             if bad.size:
                 raise ValueError(f"Expected finite numbers in {name}; got NaN or infinity in rows {bad[:5].tolist()}.")
+        seeds = arrays.get("seed")
+        if seeds is not None and not (seeds.dtype.kind in "iu" and np.all(np.abs(seeds.astype(np.int64)) < 2**31)):
+            raise ValueError("Expected integers below 2^31 as seed; got others.")
         n = next(iter(lengths.values()))
         starts = range(0, n, ROWS_PER_REQUEST)
         parts = [self._request(signature, {k: v[i : i + ROWS_PER_REQUEST] for k, v in arrays.items()}) for i in starts]
@@ -96,7 +100,8 @@ class Grpc(Client):
         from tensorflow_serving.apis import prediction_service_pb2_grpc
 
         super().__init__(address, model)
-        self._stub = prediction_service_pb2_grpc.PredictionServiceStub(grpc.insecure_channel(address))
+        channel = grpc.insecure_channel(address, options=ANY_SIZE)
+        self._stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
 
     def _request(self, signature, arrays):
         import grpc
@@ -105,7 +110,7 @@ class Grpc(Client):
         request = predict_pb2.PredictRequest()
         request.model_spec.name, request.model_spec.signature_name = self.model, signature
         for name, array in arrays.items():
-            request.inputs[name].CopyFrom(to_proto(array))
+            request.inputs[name].CopyFrom(to_proto(array, np.int32 if name == "seed" else np.float32))
         try:
             answer = self._stub.Predict(request, timeout=TIMEOUT)
         except grpc.RpcError as error:
@@ -113,13 +118,12 @@ class Grpc(Client):
         return {name: from_proto(tensor) for name, tensor in answer.outputs.items()}
 
 
-def to_proto(array):
-    """An array as a `TensorProto`: float32, or int32 if it holds integers."""
+def to_proto(array, dtype):
+    """An array as a `TensorProto` of float32 or int32."""
     from tensorflow.core.framework import tensor_pb2, types_pb2
 
-    is_float = array.dtype.kind == "f"
-    array = np.ascontiguousarray(array, np.float32 if is_float else np.int32)
-    tensor = tensor_pb2.TensorProto(dtype=types_pb2.DT_FLOAT if is_float else types_pb2.DT_INT32)
+    array = np.ascontiguousarray(array, dtype)
+    tensor = tensor_pb2.TensorProto(dtype=types_pb2.DT_INT32 if dtype == np.int32 else types_pb2.DT_FLOAT)
     for n in array.shape:
         tensor.tensor_shape.dim.add(size=n)
     tensor.tensor_content = array.tobytes()
@@ -156,7 +160,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.signature == "sample":
         seeds = np.full(args.n, -1) if args.seed is None else args.seed + np.arange(args.n)
-        inputs = {"seed": seeds.astype(np.int32), "temperature": np.full(args.n, args.temperature, np.float32)}
+        inputs = {"seed": seeds, "temperature": np.full(args.n, args.temperature, np.float32)}
     elif args.rows is None:
         parser.error(f"give the rows of {args.signature} as a .npy file")
     else:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import grpc
 import numpy as np
-from client import from_proto, to_proto
+from client import ANY_SIZE, from_proto, to_proto
 from google.protobuf import text_format
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 from tensorflow_serving.config import model_server_config_pb2
@@ -82,14 +82,24 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         version = str(spec.version.value) if spec.HasField("version") else None
         try:
             inputs = {name: from_proto(tensor) for name, tensor in request.inputs.items()}
+            self._check_types(spec.name, version, spec.signature_name, inputs)
             outputs = self._models.predict(spec.name, version, spec.signature_name, inputs)
         except (RefusalError, ValueError) as error:
             missing = getattr(error, "status", 400) == 404
             context.abort(grpc.StatusCode.NOT_FOUND if missing else grpc.StatusCode.INVALID_ARGUMENT, str(error))
         answer = predict_pb2.PredictResponse(model_spec=spec)
         for name, value in outputs.items():
-            answer.outputs[name].CopyFrom(to_proto(value))
+            answer.outputs[name].CopyFrom(to_proto(value, value.dtype.type))
         return answer
+
+    def _check_types(self, name, version, signature, inputs):
+        """The server takes a tensor of the graph's own type alone; a session here would convert it."""
+        _, session = self._models.get(name, version)
+        specs = session.signatures.get(signature or "serving_default", ({}, {}))[0]
+        for key, value in inputs.items():
+            if key in specs and value.dtype != DTYPES[specs[key][1]]:
+                wanted = np.dtype(DTYPES[specs[key][1]]).name
+                raise RefusalError(400, f"Expected {key} of type {wanted}; got {value.dtype.name}")
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -109,12 +119,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer(self, compute):
         # The body is read whatever is wrong: what is left of it would be taken for the next request.
-        n_bytes = int(self.headers.get("Content-Length") or 0)
+        length = self.headers.get("Content-Length") or "0"
         try:
-            if n_bytes > MAX_BYTES:
+            if not length.isdecimal() or int(length) > MAX_BYTES:
                 self.close_connection = True
-                raise RefusalError(413, f"Expected at most {MAX_BYTES} bytes; got {n_bytes}")
-            self._body = self.rfile.read(n_bytes)
+                raise RefusalError(413, f"Expected a Content-Length of at most {MAX_BYTES}; got {length}")
+            self._body = self.rfile.read(int(length))
             matched = PATH.fullmatch(self.path)
             if matched is None:
                 raise RefusalError(404, f"Malformed request: {self.command} {self.path}")
@@ -147,7 +157,7 @@ class Handler(BaseHTTPRequestHandler):
             raise RefusalError(404, f"Malformed request: {self.command} {self.path}")
         try:
             body = json.loads(self._body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RefusalError(400, f"JSON Parse error: {error}") from error
         if not isinstance(body, dict) or ("instances" in body) == ("inputs" in body):
             raise RefusalError(400, "Expected a JSON object with either 'instances' or 'inputs'")
@@ -189,15 +199,19 @@ def _columns(instances, specs):
 def _array(name, value, specs):
     if name not in specs:
         raise RefusalError(400, f"Expected inputs {sorted(specs)}; got {name!r}")
+    dtype = DTYPES[specs[name][1]]
     try:
-        return np.asarray(value, DTYPES[specs[name][1]])
+        array = np.asarray(value)
+        if array.dtype.kind not in "if" or (dtype == np.int32 and array.dtype.kind == "f"):
+            raise TypeError(f"got {'fractions' if array.dtype.kind == 'f' else 'something else'}")
+        return array.astype(dtype) if dtype != np.int32 else np.asarray(value, np.int32)
     except (TypeError, ValueError, OverflowError) as error:
         raise RefusalError(400, f"Expected numbers of one shape in {name!r}: {error}") from error
 
 
 def serve(models: Models, grpc_port: int, rest_port: int):
     """Starts both servers and returns them; ports of 0 are chosen. The REST one is to be run by the caller."""
-    service = grpc.server(futures.ThreadPoolExecutor(8))
+    service = grpc.server(futures.ThreadPoolExecutor(8), options=ANY_SIZE)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(models), service)
     grpc_port = service.add_insecure_port(f"{HOST}:{grpc_port}")
     service.start()

@@ -46,33 +46,20 @@ def library_path() -> Path | None:
 
 def _load(path: Path):
     tf = ctypes.CDLL(str(path))
-    for name in ("NewSessionOptions", "NewGraph", "NewStatus", "NewBuffer", "LoadSessionFromSavedModel"):
+    # Without their types ctypes would cut pointers to 32 bits.
+    made = ("NewSessionOptions", "NewGraph", "NewStatus", "NewBuffer", "LoadSessionFromSavedModel")
+    for name in (*made, "GraphOperationByName", "AllocateTensor", "TensorData"):
         getattr(tf, f"TF_{name}").restype = Pointer
-    for name in ("GraphOperationByName", "AllocateTensor", "TensorData"):
-        getattr(tf, f"TF_{name}").restype = Pointer
+    deleting = ("Tensor", "Status", "Buffer", "Graph", "SessionOptions")
+    for name in ("TensorData", "NumDims", "TensorType", "GetCode", "Message", *(f"Delete{what}" for what in deleting)):
+        getattr(tf, f"TF_{name}").argtypes = [Pointer]
     tf.TF_AllocateTensor.argtypes = [ctypes.c_int, Pointer, ctypes.c_int, ctypes.c_size_t]
     tf.TF_GraphOperationByName.argtypes = [Pointer, ctypes.c_char_p]
     tf.TF_Dim.argtypes, tf.TF_Dim.restype = [Pointer, ctypes.c_int], ctypes.c_int64
-    for name in (
-        "TensorData",
-        "NumDims",
-        "TensorType",
-        "TensorByteSize",
-        "DeleteTensor",
-        "GetCode",
-        "Message",
-        "DeleteStatus",
-    ):
-        getattr(tf, f"TF_{name}").argtypes = [Pointer]
     tf.TF_Message.restype = ctypes.c_char_p
-    tf.TF_LoadSessionFromSavedModel.argtypes = [
-        Pointer,
-        Pointer,
-        ctypes.c_char_p,
-        Pointer,
-        ctypes.c_int,
-        *[Pointer] * 3,
-    ]
+    tf.TF_DeleteSession.argtypes = [Pointer, Pointer]
+    where = [ctypes.c_char_p, Pointer, ctypes.c_int]
+    tf.TF_LoadSessionFromSavedModel.argtypes = [Pointer, Pointer, *where, Pointer, Pointer, Pointer]
     tensors = [Pointer, Pointer, ctypes.c_int]
     tf.TF_SessionRun.argtypes = [Pointer, Pointer, *tensors, *tensors, Pointer, ctypes.c_int, Pointer, Pointer]
     return tf
@@ -97,14 +84,27 @@ class CSession:
         if library is None:
             raise ValueError(f"Expected {LIBRARY} in an installed TensorFlow; found none.")
         self._tf = tf = _load(library)
-        self._graph, meta_graph = tf.TF_NewGraph(), tf.TF_NewBuffer()
-        tags = (ctypes.c_char_p * 1)(b"serve")
-        with self._status(f"Expected a SavedModel in {path}") as status:
-            self._session = tf.TF_LoadSessionFromSavedModel(
-                tf.TF_NewSessionOptions(), None, str(path).encode(), tags, 1, self._graph, meta_graph, status
-            )
-        buffer = _Buffer.from_address(meta_graph)
-        self.signatures = dict(_signatures(ctypes.string_at(buffer.data, buffer.length)))
+        self._session, self._graph = None, tf.TF_NewGraph()
+        options, meta_graph, tags = tf.TF_NewSessionOptions(), tf.TF_NewBuffer(), (ctypes.c_char_p * 1)(b"serve")
+        try:
+            with self._status(f"Expected a SavedModel in {path}") as status:
+                self._session = tf.TF_LoadSessionFromSavedModel(
+                    options, None, str(path).encode(), tags, 1, self._graph, meta_graph, status
+                )
+            buffer = _Buffer.from_address(meta_graph)
+            self.signatures = dict(_signatures(ctypes.string_at(buffer.data, buffer.length)))
+        finally:
+            tf.TF_DeleteSessionOptions(options)
+            tf.TF_DeleteBuffer(meta_graph)
+
+    def __del__(self):
+        graph = getattr(self, "_graph", None)
+        if graph is None:
+            return
+        if self._session is not None:
+            with contextlib.suppress(ValueError), self._status("Expected that a session closes") as status:
+                self._tf.TF_DeleteSession(self._session, status)
+        self._tf.TF_DeleteGraph(graph)
 
     @contextlib.contextmanager
     def _status(self, what):
@@ -123,10 +123,14 @@ class CSession:
         inputs, outputs = self.signatures[signature]
         if set(inputs) != set(values):
             raise ValueError(f"Expected inputs {sorted(inputs)}; got {sorted(values)}.")
+        unknown = {dtype for _, dtype in [*inputs.values(), *outputs.values()]} - set(DTYPES)
+        if unknown:
+            raise ValueError(f"Expected tensors of the types {sorted(DTYPES)} of DataType; got {sorted(unknown)}.")
         arrays = [np.ascontiguousarray(values[name], DTYPES[dtype]) for name, (_, dtype) in inputs.items()]
+        places = self._places(inputs), self._places(outputs)
         given = (Pointer * len(inputs))(*map(self._tensor, arrays))
         got = (Pointer * len(outputs))()
-        sides = (self._places(inputs), given, len(inputs)), (self._places(outputs), got, len(outputs))
+        sides = (places[0], given, len(inputs)), (places[1], got, len(outputs))
         try:
             with self._status(f"Expected that {signature} runs") as status:
                 self._tf.TF_SessionRun(self._session, None, *sides[0], *sides[1], None, 0, None, status)
@@ -140,6 +144,8 @@ class CSession:
         for place, (name, _) in zip(places, tensors.values(), strict=True):
             operation, _, index = name.partition(":")
             place.operation = self._tf.TF_GraphOperationByName(self._graph, operation.encode())
+            if not place.operation:
+                raise ValueError(f"Expected an operation {operation} in the graph; there is none.")
             place.index = int(index or 0)
         return places
 
@@ -191,7 +197,7 @@ def _signatures(meta_graph: bytes) -> Iterator[tuple[str, tuple[dict, dict]]]:
                 if side in tensors:
                     key, info = _entry(entry)
                     parts = dict(_fields(info))  # TensorInfo.name 1, .dtype 2
-                    tensors[side][key] = (parts[1].decode(), parts.get(2, 0))
+                    tensors[side][key] = (parts.get(1, b"").decode(), parts.get(2, 0))  # a sparse one has no name
             if not name.startswith("__"):  # such as __saved_model_init_op
                 yield name, (tensors[1], tensors[2])
 

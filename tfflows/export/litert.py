@@ -7,29 +7,32 @@ import os
 import tempfile
 from collections import Counter
 
+import numpy as np
 import tensorflow as tf
-from tensorflow.lite.python import schema_py_generated
 
-from tfflows.export.signatures import save_options, signatures
+from tfflows.export import verbs
 from tfflows.nets import uncompiled, unrolled
 
 
 def tflite(flow, *, batch_size: int | None = None, weights: str = "float32") -> bytes:
-    """A TFLite file with the signatures of `signatures`, of builtin operations only.
+    """A TFLite file with the signatures of `verbs.signatures`, of builtin operations only.
 
     Raises:
       ValueError: if one needs an operation that TFLite has not; says which.
     """
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+    if flow.accepts.dtype != np.float32:
+        raise ValueError(f"Expected a float32 flow for TFLite; got {np.dtype(flow.accepts.dtype).name}.")
+
     module, functions = tf.Module(), {}
-    for name, (function, inputs) in signatures(flow, batch_size).items():
+    for name, (function, inputs) in verbs.signatures(flow, batch_size).items():
         with unrolled(), uncompiled():
             concrete = tf.function(function, input_signature=inputs, autograph=False).get_concrete_function()
         # Weights as constants: the converter leaves those inside loops as variables that nobody sets.
         functions[name] = _with_names(convert_variables_to_constants_v2(concrete), concrete, inputs)
     with tempfile.TemporaryDirectory() as folder:
-        tf.saved_model.save(module, folder, signatures=functions, options=save_options())
+        tf.saved_model.save(module, folder, signatures=functions, options=verbs.save_options())
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(functions))
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         if weights != "float32":
@@ -49,7 +52,7 @@ def tflite(flow, *, batch_size: int | None = None, weights: str = "float32") -> 
 
 def operations(content: bytes) -> Counter[str]:
     """How often a TFLite file has each operation, in all its signatures; custom ones under their own name."""
-    model = schema_py_generated.Model.GetRootAsModel(content, 0)
+    model = _schema().Model.GetRootAsModel(content, 0)
     codes = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]
     graphs = [model.Subgraphs(i) for i in range(model.SubgraphsLength())]
     used = (codes[graph.Operators(i).OpcodeIndex()] for graph in graphs for i in range(graph.OperatorsLength()))
@@ -60,8 +63,15 @@ def operations(content: bytes) -> Counter[str]:
 
 
 def _builtin() -> dict[int, str]:
-    kinds = vars(schema_py_generated.BuiltinOperator)
+    kinds = vars(_schema().BuiltinOperator)
     return {number: name for name, number in kinds.items() if isinstance(number, int) and name != "CUSTOM"}
+
+
+def _schema():
+    # Private: the rest of the package must not need it.
+    from tensorflow.lite.python import schema_py_generated
+
+    return schema_py_generated
 
 
 def _with_names(frozen, concrete, inputs):

@@ -23,7 +23,8 @@ class Parity(NamedTuple):
     Args:
       runtime: what ran it: "TensorFlow", "TensorFlow C library" or "LiteRT".
       signature: log_prob, encode or decode.
-      difference: largest difference, divided by the largest number (or 1, if that is larger).
+      difference: largest difference, divided by the largest number (or 1, if that is larger); infinite where a number
+        is NaN.
     """
 
     runtime: str
@@ -67,9 +68,19 @@ def verify(path, flow, x, context=None) -> list[Parity]:
     for runtime, run in _runtimes(path).items():
         for (name, inputs), (output, value), outputs in zip(calls, expected, run(calls), strict=True):
             n = len(next(iter(inputs.values())))
-            difference = np.abs(outputs[output] - value[:n]).max() / max(1.0, np.abs(value).max())
-            found[runtime, name] = max(found.get((runtime, name), 0.0), float(difference))
+            found[runtime, name] = max(found.get((runtime, name), 0.0), _difference(outputs[output], value[:n]))
     return [Parity(*key, difference) for key, difference in found.items()]
+
+
+def _difference(got, expected) -> float:
+    """The largest difference, relative to the largest number or 1; infinite if one alone is not finite somewhere."""
+    finite = np.isfinite(expected)
+    if got.shape != expected.shape or not np.array_equal(got[~finite], expected[~finite]):
+        return np.inf  # NaN is not equal to itself either: no flow should give it
+    difference = np.abs(got[finite] - expected[finite])
+    if not np.all(np.isfinite(difference)):
+        return np.inf
+    return float(difference.max(initial=0.0) / max(1.0, np.abs(expected[finite]).max(initial=0.0)))
 
 
 def _batch_sizes(path, n_rows: int) -> list[int]:
@@ -132,6 +143,9 @@ def runner(path) -> Callable:
     interpreter = _interpreter(path)
 
     def run(name, **inputs):
+        lengths = {key: np.shape(value)[:1] for key, value in inputs.items()}
+        if len(set(lengths.values())) > 1:  # LiteRT ends the process
+            raise ValueError(f"Expected inputs with equally many rows; got {lengths}.")
         return interpreter.get_signature_runner(name)(**inputs)
 
     return run

@@ -1,4 +1,4 @@
-"""Writes exports; a reader of the path sees the old one or the new one."""
+"""Writes exports; what was there before stays if one fails."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from tfflows.export import verbs
 from tfflows.export.litert import tflite
 from tfflows.export.parity import runner
-from tfflows.export.signatures import save_options, signatures
 from tfflows.inputs import check_batch_size
 from tfflows.nets import uncompiled
 
 FORMATS = ("tf_saved_model", "litert")
 WEIGHTS = ("float32", "float16", "int8")
+N_DRAWS = 1000  # that measure what smaller weights cost
 
 
 def export(flow, path, format: str, *, overwrite: bool, batch_size: int | None, weights: str, verbose: bool) -> None:
@@ -25,69 +26,103 @@ def export(flow, path, format: str, *, overwrite: bool, batch_size: int | None, 
         raise ValueError(f"Expected a format of {FORMATS}; got {format!r}.")
     if weights not in WEIGHTS:
         raise ValueError(f"Expected weights of {WEIGHTS}; got {weights!r}.")
-    if weights != "float32" and format != "litert":
-        raise ValueError(f"Expected format 'litert' for weights as {weights}; got {format!r}.")
+    if format != "litert" and (weights != "float32" or batch_size is not None):
+        raise ValueError(f"Expected format 'litert' for other weights or a fixed batch_size; got {format!r}.")
     check_batch_size(batch_size)
-    path = Path(path)
-    if path.exists() and not overwrite:
-        raise ValueError(f"Expected a path that is free, or overwrite=True; got {path}, which exists.")
+    path = _checked_path(path, format, overwrite=overwrite)
+    # Refused before anything is written.
+    names = list(verbs.signatures(flow, batch_size))
+    content = tflite(flow, batch_size=batch_size, weights=weights) if format == "litert" else None
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Made beside it and then renamed, so that whoever reads sees the old one or the new one.
+    # Made beside it and then renamed, so that a crash leaves the old one.
     with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
         made = Path(folder) / path.name
-        if format == "litert":
-            made.write_bytes(tflite(flow, batch_size=batch_size, weights=weights))
+        if content is None:
+            _write_saved_model(flow, made)
         else:
-            _write_saved_model(flow, made, batch_size)
+            made.write_bytes(content)
+        loss = _loss(flow, made, weights, batch_size) if verbose and weights != "float32" else ""
         _replace(made, path, Path(folder) / "old")
-    if not verbose:
-        return
-    print(f"Exported {flow.name} to {path}: {', '.join(signatures(flow))}.")
-    if weights != "float32" and batch_size is None:
-        _print_loss(flow, path, weights)
+    if verbose:
+        print(f"Exported {flow.name} to {path}: {', '.join(names)}.{loss}")
 
 
-def _print_loss(flow, path: Path, weights: str) -> None:
+def _checked_path(path, format: str, *, overwrite: bool) -> Path:
+    if "://" in str(path):
+        raise ValueError(f"Expected a path of this machine; got {path}. Export there, then copy it.")
+    path = Path(os.path.abspath(path))
+    if format != "litert" and path.suffix == ".tflite":
+        raise ValueError(f"Expected format='litert' for a .tflite file; got {format!r}.")
+    if path.exists():
+        if not overwrite:
+            raise ValueError(f"Expected a path that is free, or overwrite=True; got {path}, which exists.")
+        # What looks like something else is nobody's export.
+        is_same = path.is_file() if format == "litert" else (path / "saved_model.pb").is_file()
+        if not is_same:
+            raise ValueError(f"Expected an export of format {format!r} to overwrite; got {path}, which is none.")
+    return path
+
+
+def _loss(flow, path: Path, weights: str, batch_size: int | None) -> str:
     """What smaller weights cost: the mean log-density of the flow's own draws, in nats."""
-    n = 1000
-    context = None
+    n = N_DRAWS if batch_size is None else batch_size * max(1, N_DRAWS // batch_size)
+    context, given = None, ""
     if flow.context_dim is not None:
-        context = np.zeros((n, flow.context_dim), flow.accepts.dtype)
+        is_class = flow.accepts.n_classes is not None
+        context = (
+            np.eye(flow.context_dim)[np.arange(n) % flow.context_dim] if is_class else np.zeros([n, flow.context_dim])
+        )
+        context = context.astype(flow.accepts.dtype)
+        given = " of all classes" if is_class else " given a context of zeros"
     x = flow._sample_rows(tf.range(n), context, tf.ones([n])).numpy()
-    given = {"x": x} if context is None else {"x": x, "context": context}
-    change = runner(path)("log_prob", **given)["log_prob"] - flow.log_prob(x, context).numpy()
-    print(
-        f"With weights as {weights}, log_prob of {n} draws of the flow changes by {change.mean():+.2g} nats in the "
-        f"mean, by {np.abs(change).max():.2g} at most."
+    run, step = runner(path), batch_size or n
+    parts = []
+    for i in range(0, n, step):
+        rows = {"x": x[i : i + step]} | ({} if context is None else {"context": context[i : i + step]})
+        parts.append(run("log_prob", **rows)["log_prob"])
+    change = np.concatenate(parts) - flow.log_prob(x, context).numpy()
+    return (
+        f" With weights as {weights}, log_prob of {n} draws of the flow{given} changes by {change.mean():+.2g} nats in "
+        f"the mean, by {np.abs(change).max():.2g} at most."
     )
 
 
 def _replace(new: Path, path: Path, aside: Path) -> None:
-    if path.exists():
-        os.replace(path, aside)
+    if not path.is_dir():
+        os.replace(new, path)  # in one step
+        return
+    os.replace(path, aside)
     try:
         os.replace(new, path)
-    except OSError:
-        if aside.exists():
-            os.replace(aside, path)
+    except BaseException:  # Ctrl-C too
+        os.replace(aside, path)
         raise
 
 
-def _write_saved_model(flow, path: Path, batch_size: int | None) -> None:
+def _write_saved_model(flow, path: Path) -> None:
     # Not Keras' ExportArchive, which reaches each variable on two ways and writes it twice.
     module, functions = tf.Module(), {}
     module.weights = [weight.value for weight in flow.weights]
-    for name, (function, specs) in signatures(flow, batch_size).items():
+    for name, (function, specs) in verbs.signatures(flow).items():
         functions[name] = tf.function(_checked(function, specs), input_signature=specs, autograph=False)
     functions["serving_default"] = functions["log_prob"]
     with uncompiled():  # TensorFlow traces as it saves
-        tf.saved_model.save(module, str(path), signatures=functions, options=save_options())
+        tf.saved_model.save(module, str(path), signatures=functions, options=verbs.save_options())
 
 
 def _checked(function, specs):
-    """A server feeds whatever shape it is sent: a row of one number would else be spread over all columns."""
+    """A server feeds whatever it is sent: a row of one number would else be spread over all columns or rows."""
 
     def checked(*values):
-        return function(*(tf.ensure_shape(value, spec.shape) for value, spec in zip(values, specs, strict=True)))
+        values = [tf.ensure_shape(value, spec.shape) for value, spec in zip(values, specs, strict=True)]
+        n = tf.shape(values[0])[0]
+        equal = [
+            tf.debugging.assert_equal(
+                tf.shape(value)[0], n, f"Expected as many rows of {spec.name} as of {specs[0].name}."
+            )
+            for value, spec in zip(values[1:], specs[1:], strict=True)
+        ]
+        with tf.control_dependencies(equal):
+            return function(*map(tf.identity, values))
 
     return checked

@@ -60,7 +60,8 @@ def signatures(flow, batch_size: int | None = None) -> dict[str, Signature]:
 
             def interpolate(x0, x1, t, context=None):
                 contexts = None if context is None else tf.concat([context, context], axis=0)
-                z0, z1 = tf.split(flow._encode(tf.concat([x0, x1], axis=0), contexts)[0], 2)
+                z, n = flow._encode(tf.concat([x0, x1], axis=0), contexts)[0], tf.shape(x0)[0]
+                z0, z1 = z[:n], z[n:]  # of unequal numbers of rows the next line fails
                 mixed = latents.spherical(z0, z1, tf.reshape(t, [-1] + [1] * (z0.shape.rank - 1)))
                 return {"x": flow._decode(mixed, context)[0]}
 
@@ -70,7 +71,8 @@ def signatures(flow, batch_size: int | None = None) -> dict[str, Signature]:
 
 def _fresh(seeds):
     """Seeds as they are; where they are negative, new ones in each call and each process."""
-    high, low = (tf.random.uniform(tf.shape(seeds)) for _ in range(2))
+    # Of this operation seeds of 0 mean none; `tf.random.uniform` would write the global seed into the file.
+    high, low = (tf.raw_ops.RandomUniform(shape=tf.shape(seeds), dtype=tf.float32, seed=0, seed2=0) for _ in range(2))
     drawn = tf.cast(high * 2.0**15, tf.int32) * 2**16 + tf.cast(low * 2.0**16, tf.int32)
     return tf.where(seeds < 0, drawn, seeds)
 
