@@ -51,8 +51,11 @@ def pareto_smoothed(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
       Vehtari, Simpson, Gelman, Yao & Gabry (2024), Pareto smoothed importance sampling, https://arxiv.org/abs/1507.02646;
       computed by ArviZ.
     """
-    smoothed, k = _arviz().psislw(np.ravel(log_weights).astype(np.float64))
-    return np.asarray(smoothed).reshape(np.shape(log_weights)), float(k)
+    log_weights = np.asarray(log_weights, np.float64)
+    possible = np.isfinite(log_weights)
+    finite = np.where(possible, log_weights, np.min(log_weights[possible]) - 50.0)
+    smoothed, k = _arviz().psislw(finite.ravel())
+    return np.where(possible, np.asarray(smoothed).reshape(log_weights.shape), -np.inf), float(k)
 
 
 def two_sample(x: np.ndarray, y: np.ndarray, *, seed: int = 0) -> float:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
+
 import keras
 import numpy as np
 
@@ -14,23 +17,25 @@ BATCH_SIZE = 256
 LEARNING_RATE = 1e-3
 EPOCHS, PATIENCE = 60, 4
 HELD_OUT = 0.25
+TINY = 1e-300
 
 
-def default_flow(n_dim: int) -> FlowModel:
+def default_flow(n_dim: int, rng: np.random.Generator) -> FlowModel:
     """A spline flow of unconstrained parameters, behind a whitening: fast to sample and to evaluate."""
-    if n_dim == 1:
-        return FlowModel(MaskedAutoregressiveRQNSF(1, n_layers=1, hidden=(16,)))
-    width = int(np.clip(16 * n_dim, 32, 128))
-    layers = CouplingRQNSF(n_dim, n_layers=4 if n_dim < 8 else 6, hidden=(width, width))
-    return FlowModel(Chain([Whiten(n_dim), layers]))
+    with seeded(rng):
+        if n_dim == 1:
+            return FlowModel(MaskedAutoregressiveRQNSF(1, n_layers=1, hidden=(16,)))
+        width = int(np.clip(16 * n_dim, 32, 128))
+        layers = CouplingRQNSF(n_dim, n_layers=4 if n_dim < 8 else 6, hidden=(width, width))
+        return FlowModel(Chain([Whiten(n_dim), layers]))
 
 
 class Trainer:
     """Trains a flow again and again, on draws that change; where they are few it learns none of them by heart.
 
-    Each time it starts from what it had learned or from what it was at first, whichever is better on held-out draws,
-    and keeps the weights that are best on those. A flow that has learned draws by heart is too narrow: proposals then
-    miss the tails, and the next draws are narrower still.
+    Each time it begins with what is best on held-out draws: the flow as it is, the same with location and scale set
+    anew, or with these and the weights of its beginning; and it ends with the best it has seen. A flow that has learned
+    draws by heart is too narrow: proposals then miss the tails, and the next draws are narrower still.
 
     Args:
       flow: is compiled here.
@@ -45,29 +50,51 @@ class Trainer:
         flow.compile(keras.optimizers.Adam(LEARNING_RATE, global_clipnorm=10.0))
 
     def __call__(self, z: np.ndarray, weights: np.ndarray, rng: np.random.Generator) -> None:
-        """Trains on draws z `[m, n_dim]` with weights `[m]`, which add up to 1."""
+        """Trains on draws z `[m, n_dim]` with weights `[m]`, which add up to 1; not at all if hardly one has weight."""
         # Particles that no move has moved are in there twice; none may be on both sides.
         _, first, same = np.unique(z, axis=0, return_index=True, return_inverse=True)
         weights = np.bincount(same.ravel(), weights)
         z = z[first]
         held_out = rng.random(len(z)) < HELD_OUT
+        sides = [side / side.sum() if side.sum() > 0.0 else None for side in (weights * ~held_out, weights * held_out)]
+        if any(side is None or diagnostics.effective_weights(np.log(side + TINY)) < 2.0 for side in sides):
+            return
         train, test = (
-            z[side][diagnostics.systematic(weights[side] / weights[side].sum(), n, rng)]
-            for side, n in ((~held_out, self._n), (held_out, self._n_held_out))
+            z[diagnostics.systematic(side, n, rng)] for side, n in zip(sides, (self._n, self._n_held_out), strict=True)
         )
+        with seeded(rng):
+            self._train(train, test)
+
+    def _train(self, train, test):
         flow = self.flow
+        best = (self._loss(test), flow.get_weights())
         flow.adapt(train)
-        learned = [weight.numpy() for weight in flow.trainable_weights]
+        best = self._better(best, test)
+        for weight, value in zip(flow.trainable_weights, self._first, strict=True):
+            weight.assign(value)
+        best = self._better(best, test)
+        flow.set_weights(best[1])
+        stop = keras.callbacks.EarlyStopping(patience=PATIENCE, restore_best_weights=True)
+        with contextlib.suppress(FloatingPointError):  # what was best before is restored
+            flow.fit(train, validation_data=test, batch_size=BATCH_SIZE, epochs=EPOCHS, callbacks=[stop], verbose=0)
+        flow.set_weights(self._better(best, test)[1])
+
+    def _better(self, best, test):
         loss = self._loss(test)
-        self._assign(self._first)
-        if not self._loss(test) <= loss:
-            self._assign(learned)
-        stop = keras.callbacks.EarlyStopping(patience=PATIENCE, restore_best_weights=True, start_from_epoch=0)
-        flow.fit(train, validation_data=test, batch_size=BATCH_SIZE, epochs=EPOCHS, callbacks=[stop], verbose=0)
+        return (loss, self.flow.get_weights()) if loss < best[0] else best
 
     def _loss(self, test):
-        return -float(np.mean(self.flow.log_prob(test)))
+        loss = -float(np.mean(self.flow.log_prob(test)))
+        return loss if np.isfinite(loss) else np.inf
 
-    def _assign(self, values):
-        for weight, value in zip(self.flow.trainable_weights, values, strict=True):
-            weight.assign(value)
+
+@contextlib.contextmanager
+def seeded(rng: np.random.Generator):
+    """Inside, Keras draws from a seed of `rng`; the global generators are afterwards as they were."""
+    states = random.getstate(), np.random.get_state()
+    keras.utils.set_random_seed(int(rng.integers(2**31 - 1)))
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])

@@ -24,7 +24,8 @@ class Evidence(NamedTuple):
       log_evidence: its logarithm.
       error: the standard error of that.
       pareto_k: shape of the largest weights; above 0.7 the rest is not to be trusted.
-      x: `[n, n_dim]`, the draws, in the target's parameters.
+      z: `[n, n_dim]`, the draws, unconstrained.
+      x: `[n, n_dim]`, the same in the target's parameters.
       log_prob: `[n]`, the target's log-density of each.
       log_weights: `[n]`, target over flow.
       n_evaluations: of the target.
@@ -33,6 +34,7 @@ class Evidence(NamedTuple):
     log_evidence: float
     error: float
     pareto_k: float
+    z: np.ndarray
     x: np.ndarray
     log_prob: np.ndarray
     log_weights: np.ndarray
@@ -52,17 +54,18 @@ def evidence(target: Target, flow, n: int, rng: np.random.Generator) -> Evidence
     for start in range(0, n, ROWS):
         z, log_flow = flow.sample_and_log_prob(min(ROWS, n - start), seed=int(rng.integers(2**31 - 1)))
         x, log_prob, log_target = target.run(densities, z)
-        parts.append((x.numpy(), log_prob.numpy(), log_target.numpy().astype(np.float64) - log_flow.numpy()))
-    x, log_prob, log_weights = (np.concatenate(part) for part in zip(*parts, strict=True))
+        weights = log_target.numpy().astype(np.float64) - log_flow.numpy()
+        parts.append((z.numpy(), x.numpy(), log_prob.numpy(), weights))
+    z, x, log_prob, log_weights = (np.concatenate(part) for part in zip(*parts, strict=True))
+    log_weights = np.where(np.isnan(log_weights), -np.inf, log_weights)
     if not np.any(np.isfinite(log_weights)):
         raise ValueError(f"Expected a finite log_prob somewhere; it was not at any of {n} draws of the flow.")
     log_evidence = logsumexp(log_weights) - np.log(n)
     relative = np.exp(log_weights - log_evidence)
     # The error of a logarithm is the relative error.
     error = np.std(relative, ddof=1) / np.sqrt(n)
-    finite = np.where(np.isfinite(log_weights), log_weights, np.min(log_weights[np.isfinite(log_weights)]) - 50.0)
-    _, k = diagnostics.pareto_smoothed(finite)
-    return Evidence(float(log_evidence), float(error), k, x, log_prob, log_weights, n)
+    _, k = diagnostics.pareto_smoothed(log_weights)
+    return Evidence(float(log_evidence), float(error), k, z, x, log_prob, log_weights, n)
 
 
 def importance(
@@ -85,7 +88,7 @@ def importance(
     started = time.perf_counter()
     found = evidence(target, flow, n_draws * n_chains, np.random.default_rng(seed))
     log_weights = found.log_weights
-    if smoothed and np.all(np.isfinite(log_weights)):
+    if smoothed:
         log_weights, _ = diagnostics.pareto_smoothed(log_weights)
     shape = (n_chains, n_draws)
     return Result(

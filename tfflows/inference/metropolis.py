@@ -21,7 +21,7 @@ from tfflows.numerics import check_counts
 
 LEAPFROGS = 5
 ACCEPTANCE = {True: 0.7, False: 0.3}  # wanted of local moves, with gradients and without
-REMEMBERED = 8  # rounds that the flow is trained on
+REMEMBERED = 8  # places of each walker that the flow is trained on: of four rounds, after either kind of moves
 DRAWS_AT_A_TIME = 250
 N_EVIDENCE = 4096
 
@@ -74,8 +74,9 @@ def flow_mh(
         n_draws=n_draws, n_chains=n_chains, n_walkers=n_walkers, n_rounds=n_rounds, n_local=n_local, n_global=n_global
     )
     started = time.perf_counter()
-    flow = default_flow(target.n_dim) if flow is None else flow
-    run = _Run(target, flow, seed, n_walkers, n_local, n_global)
+    rng = np.random.default_rng(seed)
+    flow = default_flow(target.n_dim, rng) if flow is None else flow
+    run = _Run(target, flow, rng, n_walkers, n_local, n_global)
     if checkpoint is not None and Path(checkpoint).exists():
         run.restore(load(checkpoint), n_chains)
     else:
@@ -98,8 +99,8 @@ def flow_mh(
 class _Run:
     """Walkers, then chains, and the flow."""
 
-    def __init__(self, target, flow, seed, n_walkers, n_local, n_global):
-        self.target, self.flow, self.rng = target, flow, np.random.default_rng(seed)
+    def __init__(self, target, flow, rng, n_walkers, n_local, n_global):
+        self.target, self.flow, self.rng = target, flow, rng
         self.n_walkers, self.n_local, self.n_global = n_walkers, n_local, n_global
         self.step, self.accepted = 0.3, np.zeros(2)
         self.n_rounds = self.n_evaluations = self.n_gradients = 0
@@ -175,7 +176,7 @@ class _Run:
                 raise ValueError(f"Expected initial points [n, {target.n_dim}]; got shape {initial.shape}.")
             z = target.unconstrain(initial)
         elif target.prior is not None:
-            z = target.unconstrain(target.sample_prior(8 * n, int(self.rng.integers(2**31 - 1))))
+            z = target.unconstrain(target.sample_prior(8 * n, self.rng))
         else:
             z = self.rng.normal(0.0, 3.0, (8 * n, target.n_dim)).astype(target.dtype.as_numpy_dtype)
         density = tf.function(target.unconstrained_log_prob, autograph=False)
@@ -234,6 +235,7 @@ class _Run:
         self.chains, self.accepted = chains.numpy(), share.numpy()
         self.drawn.append((np.swapaxes(x.numpy(), 0, 1), log_prob.numpy().T))
         self._count(n * len(self.chains), self.n_local, self.n_global)
+        self.n_evaluations += n * len(self.chains)  # of what is returned
 
     def facts(self):
         return f"accepted {self.accepted[0]:.2f} local, {self.accepted[1]:.2f} of the flow"

@@ -84,6 +84,7 @@ def neutra_hmc(
             progress(f"{i + AT_A_TIME} of {n_draws} draws, {chains.n_divergences} divergences")
     x, log_prob = (np.swapaxes(np.concatenate(part)[:n_draws], 0, 1) for part in zip(*parts, strict=True))
     n_gradients += chains.n_leapfrogs
+    n_others = n_chains * (16 + n_draws + AT_A_TIME)  # where chains start, and the density of what is returned
     return Result(
         draws=x,
         log_prob=log_prob,
@@ -94,7 +95,7 @@ def neutra_hmc(
             "leapfrogs": chains.n_leapfrogs / (n_chains * AT_A_TIME * (-(-n_adapt // AT_A_TIME) + len(parts))),
         }
         | diagnostics.chains(x),
-        n_evaluations=n_gradients,
+        n_evaluations=n_gradients + n_others,
         n_gradients=n_gradients,
         seconds=time.perf_counter() - started,
         flow=flow,
@@ -106,10 +107,19 @@ class _Chains:
 
     def __init__(self, target, flow, n_chains, jit_compile, rng):
         self.target, self.flow, self.rng = target, flow, rng
-        self.z = flow.sample(n_chains, seed=int(rng.integers(2**31 - 1)))
+        self.z = self._start(n_chains)
         self.step_size, self.scale = 0.3, np.ones(target.n_dim)
         self.n_leapfrogs = self.n_divergences = 0
         self._run = tf.function(self._steps, autograph=False, jit_compile=jit_compile)
+
+    def _start(self, n_chains):
+        """Draws of the flow at which the target is not zero."""
+        z = self.flow.sample(16 * n_chains, seed=int(self.rng.integers(2**31 - 1)))
+        log_prob = self.target.run(tf.function(self.target.unconstrained_log_prob, autograph=False), z).numpy()
+        finite = np.flatnonzero(np.isfinite(log_prob))
+        if not len(finite):
+            raise ValueError(f"Expected a finite log_prob somewhere; it was not at any of {len(z)} draws of the flow.")
+        return tf.gather(z, self.rng.choice(finite, n_chains, replace=len(finite) < n_chains))
 
     def _steps(self, z, step_size, scale, seed):
         # The scale of each latent stands for its mass.
@@ -152,7 +162,7 @@ class _Chains:
         _, _, latents, acceptance = self.advance()
         self.step_size *= float(np.exp(np.clip(GAIN * (acceptance - ACCEPTANCE), -1.0, 1.0)))
         scale = np.std(latents, axis=0)
-        self.scale = np.clip(np.sqrt(self.scale * scale), 0.1, 10.0)  # half way: few draws, and correlated
+        self.scale = np.clip(np.sqrt(self.scale * scale), 1e-6, 1e6)  # half way: few draws, and correlated
         return acceptance
 
 

@@ -19,6 +19,7 @@ from tfflows.inference.target import Target
 from tfflows.numerics import check_counts
 
 NEVER = -1e30  # log-likelihood of what is impossible: times an inverse temperature of 0 it is still 0
+MOST_BEGINNINGS = 20  # times as many draws of the prior as wanted, where most are impossible
 MAX_STEPS = 100  # of a move
 REMAINING = 0.1  # a move ends when so much of where particles came from is left in where they are
 ACCEPTANCE = 0.234
@@ -43,8 +44,10 @@ def preconditioned_smc(
     Every particle of every beta is kept and weighted against the mixture of all betas so far (persistent sampling).
     The next beta is the greatest for which these are worth `n_effective` draws. Then the flow is trained on them,
     `n_active` are drawn, and moved in the flow's latent space by t-preconditioned Crank-Nicolson proposals until they
-    have forgotten where they were. The evidence comes from importance sampling with the flow of the end; where that
-    flow is too narrow (Pareto k > 0.7), from the weights, with the spread between eight groups of particles as error.
+    have forgotten where they were. The evidence comes from importance sampling with the flow of the end, if its Pareto
+    k is at most 0.7 and the weights of all particles agree with it; else from these, with the spread between eight
+    groups of particles as error, or the difference of both, if that is larger. Groups share their ancestors: where
+    modes are unlike each other their spread is up to half of the error.
 
     Args:
       target: with a prior. No gradients are needed.
@@ -72,33 +75,35 @@ def preconditioned_smc(
     if target.prior is None:
         raise ValueError("Expected a target with a prior, Target(log_likelihood, prior=...); got one without.")
     started = time.perf_counter()
-    flow = default_flow(target.n_dim) if flow is None else flow
-    run = _Run(target, flow, seed, n_active)
+    rng = np.random.default_rng(seed)
+    flow = default_flow(target.n_dim, rng) if flow is None else flow
+    run = _Run(target, flow, rng, n_active)
     if checkpoint is not None and Path(checkpoint).exists():
         run.restore(load(checkpoint))
     else:
         run.begin(2 * n_effective)
     enough = max(n_effective, min(n_draws * n_chains, 4 * n_effective))
     with Progress("preconditioned_smc", verbose) as progress:
-        while run.n_iterations < max_iterations:
-            beta, worth = run.next_beta(n_effective)
-            if beta == 1.0 and worth >= enough:
-                break
+        beta, worth = run.next_beta(n_effective)
+        while beta < 1.0 or worth < enough:
+            if run.n_iterations >= max_iterations:
+                raise RuntimeError(
+                    f"Expected to be done after {max_iterations} iterations; beta is {beta:.3g}, and all particles are "
+                    f"worth {worth:.0f} of {enough} draws."
+                )
             run.iterate(beta)
             if checkpoint is not None:
                 save(checkpoint, run.state())
             progress(f"beta {beta:.3g}, acceptance {run.acceptance:.2f}, {run.n_evaluations:,} evaluations")
-        else:
-            raise RuntimeError(f"Expected beta = 1 after {max_iterations} iterations; it was {run.betas[-1]:.3g}.")
+            beta, worth = run.next_beta(n_effective)
     return run.result(n_chains, n_draws, started)
 
 
 class _Run:
     """Particles of all iterations, and the flow."""
 
-    def __init__(self, target, flow, seed, n_active):
-        self.target, self.flow, self.n_active = target, flow, n_active
-        self.rng, self.seed = np.random.default_rng(seed), seed
+    def __init__(self, target, flow, rng, n_active):
+        self.target, self.flow, self.rng, self.n_active = target, flow, rng, n_active
         self.n_evaluations, self.scale, self.acceptance = 0, 0.6, 1.0
         self.betas, self.log_evidences, self.sizes = [0.0], [0.0], []
         self._train = Trainer(flow, 4 * n_active)
@@ -141,7 +146,8 @@ class _Run:
             return beta * of[1] + of[2] + of[3]
 
         gain = log_target(new) - log_t(distance(proposal)) - (log_target(known) - log_t(squared))
-        gain = tf.where(tf.math.is_finite(gain), gain, -np.inf)
+        # What is impossible is left, whatever is proposed that is possible.
+        gain = tf.where(tf.math.is_nan(gain) | ~tf.math.is_finite(log_target(new)), -np.inf, gain)
         accepted = tf.math.log(tf.random.stateless_uniform([self.n_active], seeds[2], dtype=dtype)) < gain
 
         def choose(a, b):
@@ -153,12 +159,19 @@ class _Run:
     # Outside.
 
     def begin(self, n):
-        x = self.target.sample_prior(n, self.seed)
-        self.z = self.target.unconstrain(x)
-        self.likelihood, self.prior = self._evaluated(self.z)
-        if not np.any(self.likelihood > NEVER):
-            raise ValueError(f"Expected a finite log_prob somewhere; it was not at any of {n} draws of the prior.")
-        self.sizes = [n]
+        """Draws from the prior, until the likelihood of `n` is not zero."""
+        parts, n_drawn, n_possible = [], 0, 0
+        while n_possible < n and n_drawn < MOST_BEGINNINGS * n:
+            z = self.target.unconstrain(self.target.sample_prior(n, self.rng))
+            likelihood, prior = self._evaluated(z)
+            parts.append((z, likelihood, prior))
+            n_drawn, n_possible = n_drawn + n, n_possible + int(np.sum(likelihood > NEVER))
+        if not n_possible:
+            raise ValueError(
+                f"Expected a finite log_prob somewhere; it was not at any of {n_drawn} draws of the prior."
+            )
+        self.z, self.likelihood, self.prior = (np.concatenate(part) for part in zip(*parts, strict=True))
+        self.sizes = [n_drawn]
 
     def _evaluated(self, z):
         likelihood, prior = (v.numpy().astype(np.float64) for v in self.target.run(self._evaluate, tf.constant(z)))
@@ -250,7 +263,11 @@ class _Run:
             "log_evidence_of_weights_error": error,
             "n_invalid": self.target.n_invalid,
         }
-        if found.pareto_k <= 0.7 and found.error < 2.0 * error:
+        # The flow's own draws do not show what it has missed: the weights must agree.
+        difference = abs(found.log_evidence - log_evidence)
+        if difference > 3.0 * np.hypot(found.error, error):
+            error = max(error, difference)
+        elif found.pareto_k <= 0.7 and found.error < error:
             log_evidence, error = found.log_evidence, found.error
         return Result(
             draws=x.reshape(*shape, -1),

@@ -13,12 +13,16 @@ from tfflows.bijectors import Bijector, Bounded
 
 tfb = tfp.bijectors
 
+FAR = 1e4  # of unconstrained numbers; a float32 sigmoid is at its end at 90
+
 
 class Target:
     """What is to be sampled: a log-density up to a constant, or a likelihood and a prior.
 
     Samplers work on unconstrained numbers z, x = `bijector`.forward(z); their density includes the Jacobian. Where
-    log_prob is NaN or infinite the density counts as zero, and `n_invalid` says how often that was.
+    log_prob is NaN or infinite the density counts as zero, and of a log_prob in NumPy `n_invalid` says how often that
+    was. With log-densities beyond some 1e5 use float64, `keras.config.set_dtype_policy("float64")`: weights are their
+    differences.
 
     Args:
       log_prob: of x `[n, n_dim]` to `[n]`, in TensorFlow; or in NumPy, then without gradients. With a prior it is the
@@ -59,6 +63,9 @@ class Target:
             raise ValueError(f"Expected {n_dim} different names; got {self.names}.")
         self.dtype = tf.as_dtype(keras.config.dtype_policy().variable_dtype)
         self.bijector = _bijector(domain, n_dim, prior)
+        self._bounds = _bounds(domain)
+        # TFP's bijectors of a prior have its type, and do not say so.
+        self._support_dtype = self.dtype if domain is not None or prior is None else prior.dtype
         self._function = log_prob
         self._error = None
         self.n_invalid = 0
@@ -92,27 +99,44 @@ class Target:
             return z, tf.zeros(tf.shape(z)[:-1], z.dtype)
         if isinstance(self.bijector, Bijector):
             return self.bijector.forward_and_log_det(z)
-        z = tf.identity(z)  # a new tensor misses the cache of TFP's bijectors
-        log_det = self.bijector.forward_log_det_jacobian(z, event_ndims=1)
-        return self.bijector.forward(z), tf.broadcast_to(log_det, tf.shape(z)[:-1])
+        # The prior's own type; and a new tensor misses the cache of TFP's bijectors.
+        wide = tf.identity(tf.cast(z, self._support_dtype))
+        log_det = tf.cast(self.bijector.forward_log_det_jacobian(wide, event_ndims=1), z.dtype)
+        return tf.cast(self.bijector.forward(wide), z.dtype), tf.broadcast_to(log_det, tf.shape(z)[:-1])
 
     def unconstrained_log_prob(self, z: tf.Tensor) -> tf.Tensor:
         """The log-density of z, up to the same constant."""
-        x, log_det = self.constrain(z)
+        x, log_det = self.constrain(_finite_gradient(z))
         return self.log_prob(x) + log_det
 
     # Outside of graphs.
 
     def unconstrain(self, x) -> np.ndarray:
         """z `[n, n_dim]` of x."""
-        x = np.asarray(x, self.dtype.as_numpy_dtype)
-        return x if self.bijector is None else self.bijector.inverse(x).numpy()
+        if self.bijector is None:
+            return np.asarray(x, self.dtype.as_numpy_dtype)
+        z = np.asarray(self.bijector.inverse(tf.cast(x, self._support_dtype)))
+        # A number on its bound, where rounding may put it, is at infinity.
+        return np.clip(z, -FAR, FAR).astype(self.dtype.as_numpy_dtype)
 
-    def sample_prior(self, n: int, seed) -> np.ndarray:
-        """x `[n, n_dim]` of the prior."""
+    def sample_prior(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """x `[n, n_dim]` of the prior.
+
+        Raises:
+          ValueError: if some are outside of the domain: the evidence would be another one.
+        """
         if self.prior is None:
             raise ValueError("Expected a target with a prior; got one without.")
-        return tf.cast(self.prior.sample(n, seed=seed), self.dtype).numpy()
+        # A pair is stateless; TFP draws from one integer after what was drawn before.
+        x = np.asarray(self.prior.sample(n, seed=tf.constant(rng.integers(0, 2**31 - 1, 2), tf.int32)))
+        if self._bounds is not None:
+            outside = np.any((x < self._bounds[0]) | (x > self._bounds[1]), axis=1)
+            if outside.any():
+                raise ValueError(
+                    f"Expected a prior that is zero outside of the domain; {outside.sum()} of {n} draws are outside. "
+                    "Truncate it, or leave the domain to the prior."
+                )
+        return x.astype(self.dtype.as_numpy_dtype)
 
     def run(self, function: Callable, *args):
         """A compiled function's result; an error of log_prob is raised as it was, with the point it happened at."""
@@ -163,6 +187,17 @@ class Target:
         return False
 
 
+@tf.custom_gradient
+def _finite_gradient(z):
+    """z; where the gradient that comes back is not finite, as beyond an edge of the density, it is zero."""
+
+    def backward(gradient):
+        finite = tf.reduce_all(tf.math.is_finite(gradient), axis=-1, keepdims=True)
+        return tf.where(finite, gradient, tf.zeros_like(gradient))
+
+    return tf.identity(z), backward
+
+
 def _checked(value, x):
     value = np.asarray(value, np.float64)
     if value.shape != x.shape[:1]:
@@ -175,13 +210,20 @@ def _bijector(domain, n_dim, prior):
     if domain is not None:
         if len(domain) != n_dim:
             raise ValueError(f"Expected a domain of {n_dim} pairs (low, high); got {len(domain)}.")
-        low = [-np.inf if pair[0] is None else float(pair[0]) for pair in domain]
-        high = [np.inf if pair[1] is None else float(pair[1]) for pair in domain]
+        low, high = _bounds(domain)
         return Bounded(low, high) if np.isfinite([low, high]).any() else None
     if prior is None:
         return None
     bijector = _support(prior)
     return None if isinstance(bijector, tfb.Identity) else bijector
+
+
+def _bounds(domain):
+    """Lower and upper bounds, infinite where there are none; None without a domain."""
+    if domain is None:
+        return None
+    low = np.array([-np.inf if pair[0] is None else float(pair[0]) for pair in domain])
+    return low, np.array([np.inf if pair[1] is None else float(pair[1]) for pair in domain])
 
 
 def _support(prior):

@@ -10,7 +10,7 @@ import tensorflow as tf
 from scipy.special import logsumexp
 
 from tfflows.inference import diagnostics
-from tfflows.inference.flows import Trainer, default_flow
+from tfflows.inference.flows import Trainer, default_flow, seeded
 from tfflows.inference.importance import evidence, importance
 from tfflows.inference.progress import Progress
 from tfflows.inference.result import Result
@@ -20,6 +20,7 @@ from tfflows.numerics import check_counts
 
 LEARNING_RATE = 3e-3
 ROWS_OF_A_ROUND = 4096
+N_BOUND = 2048  # draws that the evidence's lower bound is the mean of
 
 
 def variational(
@@ -71,7 +72,7 @@ def variational(
         flow, n_gradients = fit_reverse(target, flow, initial, n_steps, n_particles, rng, progress)
         n_evaluations = _fit_forward(target, flow, n_rounds, rng, progress)
     found = importance(target, flow, n_draws=n_draws, n_chains=n_chains, seed=int(rng.integers(2**31 - 1)))
-    bound = float(np.mean(evidence(target, flow, 2048, rng).log_weights))
+    bound = float(np.mean(evidence(target, flow, N_BOUND, rng).log_weights))
     return Result(
         draws=found.draws,
         log_prob=found.log_prob,
@@ -80,7 +81,7 @@ def variational(
         log_evidence=found.log_evidence,
         log_evidence_error=found.log_evidence_error,
         diagnostics=found.diagnostics | {"elbo": bound},
-        n_evaluations=n_gradients + n_evaluations + found.n_evaluations,
+        n_evaluations=n_gradients + n_evaluations + found.n_evaluations + N_BOUND,
         n_gradients=n_gradients,
         seconds=time.perf_counter() - started,
         flow=flow,
@@ -91,13 +92,12 @@ def fit_reverse(target, flow, initial, n_steps, n_particles, rng, progress):
     """A flow fitted by the reverse divergence, and how many gradients of the target that took."""
     if not target.has_gradient:
         raise ValueError("Expected a log_prob in TensorFlow, which has gradients; got one in NumPy.")
-    flow = default_flow(target.n_dim) if flow is None else flow
-    keras.utils.set_random_seed(int(rng.integers(2**31 - 1)))
+    flow = default_flow(target.n_dim, rng) if flow is None else flow
     flow.adapt(_beginning(target, initial, rng))
 
     def log_prob(z):
         value = target.unconstrained_log_prob(z)
-        # Of what is impossible no gradient says where to go; it is as bad as can be, and finite.
+        # Of what is impossible no gradient says where to go; the loss must be finite all the same.
         return tf.where(tf.math.is_finite(value), value, tf.constant(-1e4, value.dtype))
 
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -111,7 +111,8 @@ def fit_reverse(target, flow, initial, n_steps, n_particles, rng, progress):
             if epoch % 50 == 0:
                 progress(f"step {epoch} of {n_steps}, evidence above {-logs['loss']:.3f}")
 
-    flow.fit(rows, batch_size=n_particles, epochs=n_steps, callbacks=[Report()], verbose=0)
+    with seeded(rng):
+        flow.fit(rows, batch_size=n_particles, epochs=n_steps, callbacks=[Report()], verbose=0)
     return flow, n_steps * n_particles
 
 
@@ -119,7 +120,7 @@ def _beginning(target, initial, rng):
     if initial is not None:
         return target.unconstrain(initial)
     if target.prior is not None:
-        return target.unconstrain(target.sample_prior(2000, int(rng.integers(2**31 - 1))))
+        return target.unconstrain(target.sample_prior(2000, rng))
     return rng.normal(size=(2000, target.n_dim)).astype(target.dtype.as_numpy_dtype)
 
 
@@ -129,15 +130,17 @@ def _fit_forward(target, flow, n_rounds, rng, progress):
     for i in range(n_rounds + 1):
         found = evidence(target, flow, ROWS_OF_A_ROUND, rng)
         n_evaluations += ROWS_OF_A_ROUND
-        log_weights = np.where(np.isfinite(found.log_weights), found.log_weights, -1e30)
-        worth = diagnostics.effective_weights(log_weights)
+        worth = diagnostics.effective_weights(found.log_weights)
         progress(f"round {i} of {n_rounds}, {ROWS_OF_A_ROUND} draws worth {worth:.0f}, Pareto k {found.pareto_k:.2f}")
-        if best is None or worth > best:
-            best, kept = worth, flow.get_weights()
+        quality = (found.pareto_k <= 0.7, worth)
+        if best is None or quality > best:
+            best, kept = quality, flow.get_weights()
+        else:
+            flow.set_weights(kept)
         if i == n_rounds:
             break
-        smoothed, _ = diagnostics.pareto_smoothed(log_weights)
+        smoothed, _ = diagnostics.pareto_smoothed(found.log_weights)
         trainer = trainer or Trainer(flow, ROWS_OF_A_ROUND)
-        trainer(target.unconstrain(found.x), np.exp(smoothed - logsumexp(smoothed)), rng)
+        trainer(found.z, np.exp(smoothed - logsumexp(smoothed)), rng)
     flow.set_weights(kept)
     return n_evaluations
