@@ -1,5 +1,8 @@
 """Reproducible tests: every one starts from the same seed."""
 
+import gc
+import itertools
+
 import cases
 import keras
 import numpy as np
@@ -9,6 +12,17 @@ import pytest
 @pytest.fixture(autouse=True)
 def _seed():
     keras.utils.set_random_seed(0)
+
+
+_count = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def _free():
+    """What is compiled hangs in cycles, 80 MB a model; Python alone collects them too late, and memory runs out."""
+    yield
+    if next(_count) % 40 == 0:
+        gc.collect()
 
 
 @pytest.fixture
