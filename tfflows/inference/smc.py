@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from scipy.special import gammaln, logsumexp
+from scipy.special import logsumexp
 
-from tfflows.inference import diagnostics
+from tfflows.inference import diagnostics, student
 from tfflows.inference.checkpoint import load, save
 from tfflows.inference.flows import Trainer, default_flow
 from tfflows.inference.importance import evidence
@@ -23,7 +23,6 @@ MOST_BEGINNINGS = 20  # times as many draws of the prior as wanted, where most a
 MAX_STEPS = 100  # of a move
 REMAINING = 0.1  # a move ends when so much of where particles came from is left in where they are
 ACCEPTANCE = 0.234
-N_FREEDOM = np.array([1.0, 2.0, 3.0, 5.0, 8.0, 15.0, 30.0, 100.0, 1000.0])
 
 
 def preconditioned_smc(
@@ -224,7 +223,7 @@ class _Run:
         dtype = self.z.dtype
         z = tf.constant(self.z[chosen])
         latent, log_det = self.flow.bijector.inverse_and_log_det(z)
-        mean, factor, freedom = _t_fit(latent.numpy().astype(np.float64))
+        mean, factor, freedom = student.fit(latent.numpy().astype(np.float64))
         known = (z, *(tf.constant(v[chosen], dtype) for v in (self.likelihood, self.prior)), -log_det)
         reference = [tf.constant(v, dtype) for v in (mean, factor, freedom)]
         left, acceptances = 1.0, []
@@ -324,31 +323,3 @@ class _Run:
         self.n_evaluations = int(n_evaluations)
         self.rng = state["generator"]
         self.flow.set_weights(state["flow"])
-
-
-def _t_fit(latent):
-    """Mean, Cholesky factor and degrees of freedom of the t distribution that latents look like."""
-    n, n_dim = latent.shape
-    mean = np.median(latent, axis=0)
-    best, found = -np.inf, None
-    for freedom in N_FREEDOM:
-        # A few steps of expectation-maximization for the factor.
-        centre, covariance = mean, np.cov(latent.T).reshape(n_dim, n_dim) + 1e-6 * np.eye(n_dim)
-        for _ in range(10):
-            away = latent - centre
-            squared = np.einsum("ni,ij,nj->n", away, np.linalg.inv(covariance), away)
-            weight = (freedom + n_dim) / (freedom + squared)
-            centre = np.average(latent, axis=0, weights=weight)
-            away = latent - centre
-            covariance = (away * weight[:, np.newaxis]).T @ away / n + 1e-6 * np.eye(n_dim)
-        squared = np.einsum("ni,ij,nj->n", away, np.linalg.inv(covariance), away)
-        log_prob = (
-            gammaln(0.5 * (freedom + n_dim))
-            - gammaln(0.5 * freedom)
-            - 0.5 * n_dim * np.log(freedom * np.pi)
-            - 0.5 * np.linalg.slogdet(covariance)[1]
-            - 0.5 * (freedom + n_dim) * np.mean(np.log1p(squared / freedom))
-        )
-        if log_prob > best:
-            best, found = log_prob, (centre, np.linalg.cholesky(covariance), freedom)
-    return found
