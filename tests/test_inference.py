@@ -139,6 +139,8 @@ def test_what_is_not_finite_counts_as_impossible():
         (lambda: Target(lambda x: 1 / 0, 2), "ZeroDivisionError"),
         (lambda: inference.preconditioned_smc(Target(two_modes, 2)), "with a prior"),
         (lambda: inference.preconditioned_smc(Target(two_modes, prior=box(2, 8.0)), n_draws=0), "n_draws >= 1"),
+        (lambda: inference.importance(Target(normal, 3), tiny_flow()), "FlowModel of 3 numbers"),
+        (lambda: inference.flow_mh(Target(two_modes, 2), flow="spline"), "got 'spline'"),
         (
             lambda: inference.preconditioned_smc(Target(lambda x: np.full(len(x), -np.inf), prior=box(2, 8.0))),
             "not at any of 20480 draws",

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfflows.bijectors.base import Bijector
 from tfflows.nets import AffineMap, Statistics
-from tfflows.numerics import sum_event, times
+from tfflows.numerics import check_counts, sum_event, times
 from tfflows.serialization import register
 
 ENOUGH_VALUES = 100_000  # of a channel, where training goes on from there anyway
@@ -124,6 +124,7 @@ class Whiten(Bijector):
 
     def __init__(self, n_dim: int, name: str | None = None):
         parameters = dict(locals())
+        check_counts(n_dim=n_dim)
         super().__init__(parameters, event_shape=(n_dim,), is_constant_jacobian=True, name=name)
         self._map = AffineMap(n_dim)
 

@@ -11,6 +11,7 @@ import numpy as np
 from tfflows.architectures import CouplingRQNSF, MaskedAutoregressiveRQNSF
 from tfflows.bijectors import Chain, Whiten
 from tfflows.inference import diagnostics
+from tfflows.inference.target import Target
 from tfflows.model import FlowModel
 
 BATCH_SIZE = 256
@@ -28,6 +29,24 @@ def default_flow(n_dim: int, rng: np.random.Generator) -> FlowModel:
         width = int(np.clip(16 * n_dim, 32, 128))
         layers = CouplingRQNSF(n_dim, n_layers=4 if n_dim < 8 else 6, hidden=(width, width))
         return FlowModel(Chain([Whiten(n_dim), layers]))
+
+
+def flow_for(target: Target, flow: FlowModel | None, rng: np.random.Generator) -> FlowModel:
+    """The flow a user gave, or a new one.
+
+    Raises:
+      ValueError: for anything but a `FlowModel` of the target's parameters, without context.
+    """
+    if flow is None:
+        return default_flow(target.n_dim, rng)
+    check_flow(target, flow)
+    return flow
+
+
+def check_flow(target: Target, flow) -> None:
+    if not isinstance(flow, FlowModel) or flow.bijector.event_shape != (target.n_dim,) or flow.context_dim is not None:
+        got = f"one of {flow.bijector.event_shape}" if isinstance(flow, FlowModel) else repr(flow)
+        raise ValueError(f"Expected a FlowModel of {target.n_dim} numbers without context; got {got}.")
 
 
 class Trainer:

@@ -10,6 +10,7 @@ import tensorflow as tf
 from scipy.special import logsumexp
 
 from tfflows.inference import diagnostics
+from tfflows.inference.flows import check_flow
 from tfflows.inference.result import Result
 from tfflows.inference.target import Target
 from tfflows.numerics import check_counts
@@ -85,6 +86,7 @@ def importance(
       Vehtari, Simpson, Gelman, Yao & Gabry (2024), Pareto smoothed importance sampling, https://arxiv.org/abs/1507.02646
     """
     check_counts(n_draws=n_draws, n_chains=n_chains)
+    check_flow(target, flow)
     started = time.perf_counter()
     found = evidence(target, flow, n_draws * n_chains, np.random.default_rng(seed))
     log_weights = found.log_weights

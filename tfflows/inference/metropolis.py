@@ -11,7 +11,7 @@ import tensorflow_probability as tfp
 
 from tfflows.inference import diagnostics
 from tfflows.inference.checkpoint import load, save
-from tfflows.inference.flows import Trainer, default_flow
+from tfflows.inference.flows import Trainer, flow_for
 from tfflows.inference.importance import evidence
 from tfflows.inference.kernels import FlowProposal, InTurn
 from tfflows.inference.progress import Progress
@@ -75,7 +75,7 @@ def flow_mh(
     )
     started = time.perf_counter()
     rng = np.random.default_rng(seed)
-    flow = default_flow(target.n_dim, rng) if flow is None else flow
+    flow = flow_for(target, flow, rng)
     run = _Run(target, flow, rng, n_walkers, n_local, n_global)
     if checkpoint is not None and Path(checkpoint).exists():
         run.restore(load(checkpoint), n_chains)

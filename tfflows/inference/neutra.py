@@ -10,6 +10,7 @@ import tensorflow_probability as tfp
 
 from tfflows.bijectors import Chain
 from tfflows.inference import diagnostics
+from tfflows.inference.flows import check_flow
 from tfflows.inference.progress import Progress
 from tfflows.inference.result import Result
 from tfflows.inference.target import Target
@@ -69,6 +70,8 @@ def neutra_hmc(
         raise ValueError("Expected a log_prob in TensorFlow, which has gradients; got one in NumPy.")
     if n_steps == 0 and flow is None:
         raise ValueError("Expected a fitted flow for n_steps=0; got none.")
+    if flow is not None:
+        check_flow(target, flow)
     started = time.perf_counter()
     rng = np.random.default_rng(seed)
     with Progress("neutra_hmc", verbose) as progress:

@@ -11,7 +11,7 @@ from scipy.special import logsumexp
 
 from tfflows.inference import diagnostics, student
 from tfflows.inference.checkpoint import load, save
-from tfflows.inference.flows import Trainer, default_flow
+from tfflows.inference.flows import Trainer, flow_for
 from tfflows.inference.importance import evidence
 from tfflows.inference.progress import Progress
 from tfflows.inference.result import Result
@@ -75,7 +75,7 @@ def preconditioned_smc(
         raise ValueError("Expected a target with a prior, Target(log_likelihood, prior=...); got one without.")
     started = time.perf_counter()
     rng = np.random.default_rng(seed)
-    flow = default_flow(target.n_dim, rng) if flow is None else flow
+    flow = flow_for(target, flow, rng)
     run = _Run(target, flow, rng, n_active)
     if checkpoint is not None and Path(checkpoint).exists():
         run.restore(load(checkpoint))

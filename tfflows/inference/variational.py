@@ -10,7 +10,7 @@ import tensorflow as tf
 from scipy.special import logsumexp
 
 from tfflows.inference import diagnostics
-from tfflows.inference.flows import Trainer, default_flow, seeded
+from tfflows.inference.flows import Trainer, flow_for, seeded
 from tfflows.inference.importance import evidence, importance
 from tfflows.inference.progress import Progress
 from tfflows.inference.result import Result
@@ -92,7 +92,7 @@ def fit_reverse(target, flow, initial, n_steps, n_particles, rng, progress):
     """A flow fitted by the reverse divergence, and how many gradients of the target that took."""
     if not target.has_gradient:
         raise ValueError("Expected a log_prob in TensorFlow, which has gradients; got one in NumPy.")
-    flow = default_flow(target.n_dim, rng) if flow is None else flow
+    flow = flow_for(target, flow, rng)
     flow.adapt(_beginning(target, initial, rng))
 
     def log_prob(z):
