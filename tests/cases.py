@@ -272,9 +272,9 @@ def randomise(bijector: tfb.Bijector, scale: float = 0.5, seed: int = 0) -> tfb.
     return bijector
 
 
-@functools.cache
+@functools.lru_cache(maxsize=4)
 def build(name: str, dtype: str = "float64") -> tfb.Bijector:
-    """The table's entry with random weights, built once."""
+    """The table's entry with random weights; the last few are kept, not all, because each holds the graphs it ran."""
     with policy(dtype):
         # At 0.5 two layers stretch by up to 1e4, and no formula has digits left for that in float32. A convolution sums
         # nine times as many products.

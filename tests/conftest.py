@@ -1,12 +1,19 @@
 """Reproducible tests: every one starts from the same seed."""
 
+import ctypes
 import gc
 import itertools
+import sys
 
 import cases
 import keras
 import numpy as np
 import pytest
+
+from tfflows.training import TrainableModel
+
+# What the imports made stays for good: no collection needs to look through it again.
+gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -19,10 +26,24 @@ _count = itertools.count(1)
 
 @pytest.fixture(autouse=True)
 def _free():
-    """What is compiled hangs in cycles, 80 MB a model; Python alone collects them too late, and memory runs out."""
+    """What is compiled hangs in cycles, 80 MB a model; Python alone collects them too late, and memory runs out.
+
+    The C library keeps most of what is freed, in pieces between what is not, until it is told to give it back.
+    """
     yield
     if next(_count) % 40 == 0:
         gc.collect()
+        if sys.platform == "linux":
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+@pytest.fixture
+def without_xla(monkeypatch):
+    """Models are compiled by XLA only if told to: it takes longer than a short fit, and most tests are not about it."""
+    default = TrainableModel.use_xla.fget
+    monkeypatch.setattr(
+        TrainableModel, "use_xla", property(lambda model: model.xla_wanted is not None and default(model))
+    )
 
 
 @pytest.fixture

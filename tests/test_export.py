@@ -20,11 +20,15 @@ from tfflows.export import c_session, litert, parity
 from tfflows.export.c_session import CSession
 from tfflows.randomness import seeded_uniform
 
+# In one process, which makes what they share once.
+pytestmark = pytest.mark.xdist_group("export")
+
 D, C = 4, 2
 
 
 def flow_of(bijector, base=None):
     flow = FlowModel(bijector, base)
+    flow.compile(jit_compile=False)  # compiles faster, and is nothing to an export
     rng = np.random.default_rng(0)
     if bijector.is_discrete:
         x = rng.integers(0, 256, (1000, *bijector.event_shape))
@@ -151,6 +155,7 @@ def test_what_is_committed_is_what_was_trained(name, n):
     """`saved_models/`, on real data where there are."""
     folder = Path(__file__).parents[1] / "saved_models" / name
     flow = keras.saving.load_model(folder / f"{name}.keras")
+    flow.compile(jit_compile=False)  # compiles faster
     context = None
     if name == "two_moons":
         x = tff.datasets.TwoMoons().sample(n, seed=1)
@@ -383,7 +388,7 @@ def test_nan_is_a_difference(got, expected, difference):
 
 
 def test_smaller_weights_and_a_fixed_batch(tmp_path, capsys):
-    flow, x = flow_of(tff.RealNVP(D, n_layers=2, hidden=(256, 256)))
+    flow, x = flow_of(tff.RealNVP(D, n_layers=1, hidden=(256, 256)))
     sizes = {}
     for weights in ("float32", "float16", "int8"):
         flow.export(tmp_path / weights, "litert", weights=weights)

@@ -49,6 +49,7 @@ def test_convolve_equals_tensorflows_convolution(n_in, n_out, rng):
         np.testing.assert_allclose(a, b, atol=1e-11)
 
 
+@pytest.mark.usefixtures("without_xla")
 @pytest.mark.parametrize("bits", [8, 5, 1])
 def test_uniform_model_has_exactly_as_many_bits_as_the_pixels(bits):
     flow = FlowModel(tfb.Dequantize(SHAPE, bits), base=bases.UniformBox(SHAPE))
@@ -57,6 +58,7 @@ def test_uniform_model_has_exactly_as_many_bits_as_the_pixels(bits):
     assert found["loss"] == pytest.approx(16 * bits * np.log(2.0), abs=1e-4)
 
 
+@pytest.mark.usefixtures("without_xla")
 @pytest.mark.parametrize("bits", [8, 3])
 @pytest.mark.parametrize("is_variational", [False, True])
 def test_log_prob_is_a_bound_whose_exponential_has_the_right_mean(bits, is_variational):
@@ -100,6 +102,7 @@ def test_learned_noise_lowers_the_bits_and_is_trained():
     )
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_fit_reports_bits_per_dim_in_history_and_evaluate():
     x = pixels(40)
     flow = FlowModel(tff.MultiscaleRealNVP(SHAPE, levels=1, steps=1, hidden=(4, 4)))
@@ -205,6 +208,7 @@ def test_interpolation_starts_and_ends_at_the_data(glow, mode):
     np.testing.assert_allclose(one, strips[0], atol=1e-2)
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_interpolation_between_classes_and_without_any(glow):
     x = pixels(2).astype(np.float32)
     strip = glow.interpolate(x[0], x[1], 3, (0, 2))

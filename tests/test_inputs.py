@@ -129,6 +129,7 @@ def test_warnings_name_the_column(flow):
         flow.adapt(unresolved)
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_few_rows_warn():
     flow = FlowModel(tff.RealNVP(2, n_layers=1, hidden=HIDDEN))
     with pytest.warns(UserWarning, match="2 rows of 2 dimensions"):

@@ -66,6 +66,7 @@ class Batches(keras.callbacks.Callback):
         assert np.isfinite(logs["loss"])
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_batch_callbacks_hear_every_step_unless_told_otherwise():
     batches = Batches()
     flow = small_flow()
@@ -86,6 +87,7 @@ def test_batch_callbacks_hear_every_step_unless_told_otherwise():
     assert batches.seen == [1, 3, 5]
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_progress_bar_counts_steps():
     text = io.StringIO()
     with redirect_stdout(text):
@@ -123,6 +125,7 @@ def test_fits_of_similar_size_compile_once():
     assert loss.n_traces == 1
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_changed_learning_rate_is_heard():
     flow = small_flow()
     flow.compile(keras.optimizers.SGD(0.0))

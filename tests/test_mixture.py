@@ -13,6 +13,9 @@ from tfflows import FlowMixture, FlowModel, losses
 from tfflows.nets import MLP
 from tfflows.numerics import k_means
 
+# In one process, which makes what they share once.
+pytestmark = pytest.mark.xdist_group("mixture")
+
 RNG = np.random.default_rng(0)
 # Two clusters, a quarter and three quarters, of unlike scales.
 X = np.concatenate([RNG.normal([0.0, 0.0], [1.0, 0.1], (500, 2)), RNG.normal([30.0, 5.0], [0.1, 2.0], (1500, 2))])
@@ -35,6 +38,7 @@ def fitted():
 def conditional():
     keras.utils.set_random_seed(0)
     mixture = FlowMixture([member(3), member(3)], MLP(2, HIDDEN))
+    mixture.compile(jit_compile=False)  # compiles faster; the other one is compiled by XLA
     for flow in mixture.flows:
         randomise(flow.bijector)
     for weight in mixture.net.trainable_weights:
@@ -55,6 +59,7 @@ def test_its_density_is_the_weighted_sum(fitted):
     np.testing.assert_allclose(fitted.distribution().log_prob(tf.constant(x, tf.float32)), expected, atol=1e-3)
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_its_density_integrates_to_one():
     """Which a wrong normalisation of the weights, or a sum of log-densities, would not."""
     mixture = FlowMixture([FlowModel(tff.CouplingRQNSF(1, n_layers=1, hidden=HIDDEN)) for _ in range(3)])
@@ -97,6 +102,7 @@ def test_flows_start_on_clusters_of_their_own(fitted):
     assert np.mean(fitted.log_prob(X)) > np.mean(truth) - 0.05
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_a_cluster_of_few_rows_does_not_set_a_scale():
     mixture = FlowMixture([member(), member()])
     mixture.adapt(np.concatenate([X[:500], [[1e4, 1e4]]]))
@@ -136,6 +142,7 @@ def _printed(function):
     return "\n".join(lines)
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_ensemble():
     keras.utils.set_random_seed(0)
     ensemble = FlowMixture([member(), member()])
@@ -161,6 +168,7 @@ def _location(flow):
     return flow.bijector.bijectors[0].layers[0].location.numpy()
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_trained_flows_keep_what_they_were_adapted_to():
     trained, new = member(), member()
     trained.adapt(X[:500])
@@ -187,6 +195,7 @@ def test_a_cluster_without_spread_does_not_set_a_scale(rng):
     np.testing.assert_allclose(_location(mixture.flows[0]), _location(mixture.flows[1]))
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_mixed_precision_and_stock_bases():
     with policy("mixed_bfloat16"):
         mixture = FlowMixture([member(), member()])
@@ -210,6 +219,7 @@ def test_only_flows_without_jumps_are_reparameterized(fitted):
     assert jumping.distribution().reparameterization_type != is_full
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_a_bad_number_is_explained():
     mixture = FlowMixture([member(), member()])
     data = tf.data.Dataset.from_tensors(np.array([[1.0, np.nan], [0.0, 1.0], [2.0, 0.5]], np.float32)).repeat(2)

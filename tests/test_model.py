@@ -12,6 +12,9 @@ from scipy import stats
 import tfflows as tff
 from tfflows import FlowModel, bases, batching, callbacks, inputs, losses, training
 
+# In one process, which makes what they share once.
+pytestmark = pytest.mark.xdist_group("model")
+
 SMALL = {"n_layers": 2, "hidden": HIDDEN}
 RNG = np.random.default_rng(0)
 X = (RNG.normal(size=(300, 2)) * [1.0, 3.0] + [0.0, 5.0]).astype(np.float32)
@@ -176,6 +179,7 @@ def test_distribution(fitted, conditional):
 # Training.
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_history_and_evaluate_are_the_nll():
     flow = small_flow()
     history = flow.fit(X, epochs=3, validation_split=0.2, batch_size=64, verbose=0).history
@@ -192,6 +196,7 @@ def test_history_and_evaluate_are_the_nll():
     assert flow.evaluate(X, sample_weight=weight, batch_size=128, verbose=0) == pytest.approx(weighted, abs=1e-4)
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_first_loss_is_that_of_the_standardised_identity():
     flow = small_flow()
     flow.compile(keras.optimizers.SGD(0.0))
@@ -201,6 +206,7 @@ def test_first_loss_is_that_of_the_standardised_identity():
     assert loss == pytest.approx(-gaussian, abs=1e-4)
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_automatic_fit_stops_and_restores_the_best(monkeypatch):
     monkeypatch.setattr(callbacks, "PATIENCE_EPOCHS", (5, 5))
     flow = small_flow()
@@ -213,6 +219,7 @@ def test_automatic_fit_stops_and_restores_the_best(monkeypatch):
     assert history["val_loss"][last] > history["val_loss"][best] + 1e-3
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_automatic_fit_averages_the_weights(monkeypatch):
     monkeypatch.setattr(training, "MAX_EPOCHS", 3)
     flow = small_flow()
@@ -221,6 +228,7 @@ def test_automatic_fit_averages_the_weights(monkeypatch):
     assert len(history["val_loss"]) == 3
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_weights_of_rows_matter():
     """Rows of weight zero are as good as absent, even where they are wild."""
     outliers = np.full((100, 2), 1e3, np.float32)
@@ -233,6 +241,7 @@ def test_weights_of_rows_matter():
     assert np.mean(flow.log_prob(X)) > gaussian - 0.1
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_all_of_keras_fit(tmp_path):
     flow = small_flow(context_dim=3)
     dataset = tf.data.Dataset.from_tensor_slices((X, CONTEXT)).batch(100)
@@ -261,6 +270,7 @@ def test_all_of_keras_fit(tmp_path):
     unconditional.fit(tf.data.Dataset.from_tensor_slices(X).batch(100), epochs=1, verbose=0)
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_partial_batches_compile_once():
     loss = CountedLoss()
     flow = small_flow()
@@ -291,6 +301,7 @@ def test_the_seed_fixes_the_fit():
     np.testing.assert_array_equal(*results)
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_frozen_layers_stay():
     flow = small_flow()
     layer = flow.bijector.bijectors[1].layers[0]
@@ -341,12 +352,14 @@ class Explode(keras.callbacks.Callback):
             weight.assign(np.full(weight.shape, np.nan))
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_a_nan_stops_the_fit_and_says_where():
     flow = small_flow()
     with pytest.raises(FloatingPointError, match=r"in epoch 1 of 5, batch 2.*Coupling: Affine.* is not finite"):
         flow.fit(X, epochs=5, batch_size=64, callbacks=[Explode()], verbose=0)
 
 
+@pytest.mark.usefixtures("without_xla")
 @pytest.mark.parametrize(
     ("x", "weight", "message"),
     [
@@ -361,6 +374,7 @@ def test_bad_rows_of_a_pipeline_stop_the_fit(x, weight, message, monkeypatch):
         small_flow().fit(dataset, epochs=2, verbose=0)
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_nothing_to_train_is_a_fit_too():
     flow = FlowModel(tff.Chain([tff.bijectors.Standardize(2)]))
     history = flow.fit(X, epochs=1, batch_size=300, verbose=0).history
@@ -368,6 +382,7 @@ def test_nothing_to_train_is_a_fit_too():
     assert history["loss"][0] == pytest.approx(-gaussian, abs=1e-4)
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_a_diverging_fit_keeps_finite_weights():
     flow = small_flow()
     flow.compile(keras.optimizers.SGD(1e30))
@@ -376,6 +391,7 @@ def test_a_diverging_fit_keeps_finite_weights():
     assert all(np.all(np.isfinite(w)) for w in flow.weights)
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_interrupt_keeps_the_best_weights():
     class Interrupt(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):

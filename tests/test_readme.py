@@ -67,7 +67,9 @@ def _example_data(name, folder):
     ],
 )
 @pytest.mark.filterwarnings("ignore:64 rows of")
-def test_image_example(name, pictures, tmp_path, monkeypatch, capsys):
+def test_image_example(name, pictures, tmp_path, monkeypatch, capsys, request):
+    if name != "digits":  # compiled as a user's once; that takes longer than all the rest
+        request.getfixturevalue("without_xla")
     arguments = _example_data(name, tmp_path)
     monkeypatch.setattr(sys, "argv", ["images.py", name, "--quick", "--output", str(tmp_path), *arguments])
     runpy.run_path(str(ROOT / "examples" / "images.py"), run_name="__main__")
@@ -85,6 +87,7 @@ def test_image_example_says_what_data_it_needs(tmp_path, monkeypatch):
         runpy.run_path(str(ROOT / "examples" / "images.py"), run_name="__main__")
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_deployment_example(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["deployment.py", "two_moons", "--quick", "--output", str(tmp_path)])
     runpy.run_path(str(ROOT / "examples" / "deployment.py"), run_name="__main__")

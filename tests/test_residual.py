@@ -85,7 +85,7 @@ def test_estimators_have_the_right_mean_and_repeat_outside_training(float64, log
     np.testing.assert_array_equal(estimate.inverse_and_log_det(x)[1], estimate.inverse_and_log_det(x)[1])
     np.testing.assert_allclose(estimate.inverse_and_log_det(x[3:5])[1], estimate.inverse_and_log_det(x)[1][3:5])
 
-    @tf.function(jit_compile=True)
+    @tf.function(jit_compile=True, autograph=False)
     def draw(seed):
         with training_randomness(seed):
             return tf.reduce_mean(estimate.inverse_and_log_det(x)[1])
@@ -132,7 +132,7 @@ def test_gradients_through_the_fixed_point_equal_differences(float64, rng):
     z, c = tf.constant(points(bijector, (4,))), tf.constant(context(bijector, (4,)))
     weight = bijector.layers[0].trainable_weights[0]
 
-    @tf.function(jit_compile=True)
+    @tf.function(jit_compile=True, autograph=False)
     def objective(z, c):
         x, log_det = bijector.forward_and_log_det(z, c)
         return tf.reduce_sum(tf.sin(x)) + tf.reduce_sum(log_det)
@@ -154,13 +154,15 @@ def test_gradients_through_the_fixed_point_equal_differences(float64, rng):
         assert 2.0 * np.sum(gradient * push) == pytest.approx(float(difference), rel=1e-5)
 
 
-@pytest.mark.parametrize("preset", [tff.Planar, tff.Radial, tff.Sylvester, tff.GaussianizationFlow])
-def test_small_flows_fit_and_sample(preset, rng):
+@pytest.mark.parametrize(
+    ("preset", "n_layers"), [(tff.Planar, 8), (tff.Radial, 8), (tff.Sylvester, 4), (tff.GaussianizationFlow, 2)]
+)
+def test_small_flows_fit_and_sample(preset, n_layers, rng):
     """Two lumps, which no normal fits."""
     x = np.concatenate([rng.normal([-2.0, 0.0], 0.5, (500, 2)), rng.normal([2.0, 1.0], 0.5, (500, 2))])
     x = x.astype(np.float32)
     keras.utils.set_random_seed(0)
-    flow = FlowModel(preset(2, n_layers=8))
+    flow = FlowModel(preset(2, n_layers=n_layers))
     flow.compile(keras.optimizers.Adam(1e-2))
     flow.fit(x, epochs=40, verbose=0)
     normal = 0.5 * np.linalg.slogdet(2.0 * np.pi * np.e * np.cov(x.T))[1]
@@ -170,6 +172,7 @@ def test_small_flows_fit_and_sample(preset, rng):
     np.testing.assert_allclose(np.mean(draws, axis=0), np.mean(x, axis=0), atol=0.35)
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_adapting_twice_is_adapting_once_and_enough_rows_are_passed_on(rng, monkeypatch):
     x = rng.normal(2.0, 3.0, (5000, 3)).astype(np.float32)
     flow = FlowModel(tff.InvertibleResNet(3, n_layers=2, hidden=HIDDEN))

@@ -19,6 +19,7 @@ def small(n_dim=2, **kwargs):
     return FlowModel(tff.SINF(n_dim, **{"n_layers": 40, "n_knots": 16, **kwargs}))
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_fit_runs_it_and_beats_a_normal(tmp_path, capsys):
     x, test = MOONS.sample(1000, seed=0), MOONS.sample(4000, seed=1)
     flow = small()
@@ -41,6 +42,7 @@ def test_fit_runs_it_and_beats_a_normal(tmp_path, capsys):
     assert abs(-np.mean(MOONS.log_prob(draws.numpy())) + np.mean(MOONS.log_prob(test))) < 1.5
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_ctrl_c_keeps_the_layers_that_are_found(monkeypatch):
     x = MOONS.sample(300, seed=0)
     flow, search, calls = small(), sliced._farthest_from_normal, []
@@ -72,6 +74,7 @@ def test_ctrl_c_before_the_first_layer_leaves_all_to_the_next_fit(monkeypatch):
     assert flow.bijector.needs_adapt
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_same_seed_same_layers_and_more_fits_change_nothing():
     x = MOONS.sample(300, seed=0)
     first, second = small(n_layers=5, seed=3), small(n_layers=5, seed=3)
@@ -83,6 +86,7 @@ def test_same_seed_same_layers_and_more_fits_change_nothing():
     np.testing.assert_array_equal(first.log_prob(x), before)
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_normal_data_need_no_layers():
     x = np.random.default_rng(0).normal(size=(2000, 3)).astype(np.float32)
     flow = small(3, patience=5)
@@ -91,6 +95,7 @@ def test_normal_data_need_no_layers():
     assert flow.evaluate(x, verbose=0) == pytest.approx(truth, abs=0.05)
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_weights_count_as_repeated_rows():
     """Rows of weight zero are as if they were not there; the fit is drawn to where the weight is."""
     rng = np.random.default_rng(0)
@@ -105,6 +110,7 @@ def test_weights_count_as_repeated_rows():
     assert np.mean(only.sample(2000, seed=0).numpy() < 0.0) > 0.99
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_fine_tuning_goes_on_by_gradient():
     x = MOONS.sample(1000, seed=0)
     flow = small(n_layers=8, fine_tune=True)
@@ -116,6 +122,7 @@ def test_fine_tuning_goes_on_by_gradient():
     np.testing.assert_allclose(flow.decode(flow.encode(x)), x, atol=1e-3)
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_progress_is_shown(capsys):
     small(n_layers=3).fit(MOONS.sample(100, seed=0), verbose=1)
     assert "held_out_log_prob" in capsys.readouterr().out
