@@ -40,6 +40,13 @@ REQUIREMENTS = {
         "optax==0.2.8",
         "numpy==2.4.6",
     ),
+    "posteriors": (
+        "pocomc==1.2.6",
+        "dynesty==3.1.0",
+        "torch==2.13.0",
+        "zuko==1.6.0",
+        "numpy==2.4.6",
+    ),
 }
 FRAMEWORKS = {
     "tfflows": "tensorflow",

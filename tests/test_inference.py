@@ -8,8 +8,10 @@ from scipy import stats
 
 from tfflows import inference
 from tfflows.inference import Result, Target, checkpoint, diagnostics
+from tfflows.inference.importance import bridge
 
 tfd = tfp.distributions
+pytestmark = pytest.mark.xdist_group("inference")  # one process makes what they share
 
 
 def box(n_dim, half_width):
@@ -49,6 +51,9 @@ def test_smc_finds_modes_weights_and_evidence(result):
     np.testing.assert_allclose(x[right].mean(axis=0), CENTRES[1], atol=0.1)
     np.testing.assert_allclose(x[right].std(axis=0), 0.3, rtol=0.2)
     np.testing.assert_allclose(result.log_prob.ravel(), two_modes(x) - 2.0 * np.log(16.0), atol=1e-3)
+    # Each is moved once more at the end.
+    assert len(np.unique(x, axis=0)) > 0.95 * len(x)
+    assert result.diagnostics["remaining"] < 0.1
 
 
 def test_importance_with_the_flow_of_another_sampler(result):
@@ -107,6 +112,9 @@ def test_a_killed_run_goes_on(tmp_path):
     np.testing.assert_array_equal(whole.draws, same.draws)
     with pytest.raises(ValueError, match="checkpoint of 2 parameters; got 1"):
         inference.preconditioned_smc(Target(two_modes, prior=box(2, 5.0)), checkpoint=path, verbose=False)
+    other = Target(lambda x: -0.5 * np.sum(x**2, axis=-1), prior=box(1, 5.0))
+    with pytest.raises(ValueError, match="checkpoint of this target; at one of its points"):
+        inference.preconditioned_smc(other, checkpoint=path, verbose=False)
 
 
 def test_what_is_not_finite_counts_as_impossible():
@@ -208,6 +216,19 @@ def test_diagnostics():
     assert diagnostics.two_sample(same, other) > 0.75
 
 
+def test_bridge_finds_the_evidence_with_a_flow_of_light_tails():
+    """Target: 5 times a standard normal distribution. The narrower flow has weights without a variance."""
+    rng = np.random.default_rng(0)
+    scale, found = 0.6, []
+    for _ in range(200):
+        draws, of_flow = rng.normal(size=2000), scale * rng.normal(size=2000)
+        weights = (np.log(5.0) + stats.norm.logpdf(x) - stats.norm.logpdf(x, 0.0, scale) for x in (draws, of_flow))
+        found.append(bridge(*weights, n_effective=2000))
+    estimates, errors = np.transpose(found)
+    assert np.mean(estimates) == pytest.approx(np.log(5.0), abs=4.0 * np.std(estimates) / np.sqrt(200))
+    assert np.median(errors) == pytest.approx(np.std(estimates), rel=0.2)
+
+
 def test_calibration_finds_overconfidence():
     rng = np.random.default_rng(0)
     centre = rng.normal(size=(400, 1))
@@ -215,6 +236,9 @@ def test_calibration_finds_overconfidence():
     right, narrow = (centre[:, np.newaxis] + scale * rng.normal(size=(400, 199, 1)) for scale in (1.0, 0.6))
     levels = np.array([0.5, 0.9])
     np.testing.assert_allclose(diagnostics.coverage(right, truth, levels)[:, 0], levels, atol=0.07)
+    many = rng.normal(size=(20_000, 1))
+    few = diagnostics.coverage(rng.normal(size=(20_000, 19, 1)), many, levels)[:, 0]
+    np.testing.assert_allclose(few, levels, atol=0.012)  # of few draws, too
     assert np.all(diagnostics.coverage(narrow, truth, levels)[:, 0] < levels - 0.1)
     assert stats.kstest(diagnostics.ranks(right, truth).ravel() / 200.0, "uniform").pvalue > 1e-3
     assert stats.kstest(diagnostics.ranks(narrow, truth).ravel() / 200.0, "uniform").pvalue < 1e-3
@@ -339,10 +363,38 @@ def test_flow_mh(tmp_path):
     # From the checkpoint: what was drawn is kept, and 100 more are drawn.
     more = inference.flow_mh(Target(banana, 2), n_draws=600, flow=tiny_flow(), seed=1, checkpoint=path, **settings)
     np.testing.assert_array_equal(more.draws[:, :500], found.draws)
+    fewer = inference.flow_mh(Target(banana, 2), n_draws=300, flow=tiny_flow(), seed=1, checkpoint=path, **settings)
+    np.testing.assert_array_equal(fewer.draws, found.draws[:, :300])
     with pytest.raises(ValueError, match="checkpoint of 3 chains; got 8"):
         inference.flow_mh(Target(banana, 2), flow=tiny_flow(), checkpoint=path, **(settings | {"n_chains": 3}))
     with pytest.raises(ValueError, match=r"initial points \[n, 2\]"):
         inference.flow_mh(Target(banana, 2), flow=tiny_flow(), initial=np.zeros(2), **settings)
+
+
+def test_flow_mh_without_gradients():
+    """Random walks of a log_prob in NumPy."""
+
+    def log_prob(x):
+        return -0.5 * np.sum(((x - [1.0, -2.0]) / [0.5, 2.0]) ** 2, axis=-1)
+
+    target = Target(log_prob, 2)
+    assert not target.has_gradient
+    found = inference.flow_mh(
+        target,
+        n_draws=400,
+        n_chains=8,
+        flow=tiny_flow(),
+        n_walkers=64,
+        n_rounds=4,
+        n_local=5,
+        n_global=2,
+        verbose=False,
+    )
+    assert found.n_gradients == 0
+    np.testing.assert_allclose(found.mean(), [1.0, -2.0], atol=0.25)
+    np.testing.assert_allclose(found.std(), [0.5, 2.0], rtol=0.15)
+    assert abs(found.log_evidence - np.log(2.0 * np.pi)) < max(5.0 * found.log_evidence_error, 0.05)
+    assert 0.1 < found.diagnostics["acceptance_local"] < 0.8
 
 
 def test_variational_and_what_follows():
@@ -371,6 +423,9 @@ def test_gradients_that_are_not_finite_stop_no_sampler():
         return -x[:, 0] - 0.5 * x[:, 1] ** 2 + tf.sqrt(x[:, 0])
 
     target = Target(log_prob, 2)
+    steep = Target(lambda x: -1e30 * tf.reduce_sum(x**2, axis=-1), 2)
+    gradient = tfp.math.value_and_gradient(steep.unconstrained_log_prob, tf.ones([1, 2]))[1]
+    np.testing.assert_array_equal(gradient, [[-1e10, -1e10]])
     gradient = tfp.math.value_and_gradient(target.unconstrained_log_prob, tf.constant([[-1.0, 0.0], [0.25, 1.0]]))[1]
     np.testing.assert_allclose(gradient, [[0.0, 0.0], [0.0, -1.0]], atol=1e-6)
     found = inference.variational(
@@ -392,6 +447,8 @@ def test_proposals_of_smc_leave_the_target_as_it_is(small_flow):
     target = Target(lambda x: -tf.reduce_sum(x**2, axis=-1), prior=prior)
     run = _Run(target, small_flow, np.random.default_rng(0), N_CHAINS)
     mean, factor = tf.constant([0.3, -0.2]), tf.constant([[1.2, 0.0], [0.5, 0.8]])
+    scale = tf.constant(np.random.default_rng(1).uniform(size=(N_CHAINS, 1)) > 0.3, tf.float32)  # far ones, too
+    scale = tf.maximum(0.6, scale)
 
     def after(seed, factor_of_log_det=1.0):
         z = tf.constant(np.random.default_rng(seed).normal(0.0, np.sqrt(0.5), (N_CHAINS, 2)).astype(np.float32))
@@ -399,8 +456,8 @@ def test_proposals_of_smc_leave_the_target_as_it_is(small_flow):
         likelihood, prior = run._densities(z)
         known = (z, likelihood, prior, -factor_of_log_det * log_det)
         for i in range(5):
-            latent, known, _ = run._step(
-                latent, known, 0.5, tf.constant(0.6), mean, factor, tf.constant(4.0), tf.constant([seed, i])
+            latent, known, *_ = run._step(
+                latent, known, 0.5, scale, mean, factor, tf.constant(4.0), tf.constant([seed, i])
             )
         return known[0].numpy() * np.sqrt(2.0)
 

@@ -9,6 +9,8 @@ import numpy as np
 
 from tfflows.model import FlowModel
 
+N_CHECKED = 16  # log-densities of a checkpoint that are computed anew
+
 
 def save(path, state: dict) -> None:
     """Writes arrays, `numpy.random.Generator`s and weights of `FlowModel`s; a reader sees the old or the new one."""
@@ -40,3 +42,18 @@ def load(path) -> dict:
             else:
                 weights.setdefault(name, {})[int(kind[1])] = arrays[key]
     return state | {name: [of[i] for i in range(len(of))] for name, of in weights.items()}
+
+
+def check_same(kept: np.ndarray, now: np.ndarray) -> None:
+    """Log-densities of a checkpoint against the target's own.
+
+    Raises:
+      ValueError: if they differ by more than rounding: the checkpoint is of another target.
+    """
+    same = np.where(np.isfinite(now), np.isclose(kept, now, rtol=1e-4, atol=1e-3), kept < -1e29)
+    if not np.all(same):
+        i = int(np.argmin(same))
+        raise ValueError(
+            f"Expected a checkpoint of this target; at one of its points the log-density was {kept[i]:.6g} and is "
+            f"{now[i]:.6g}."
+        )

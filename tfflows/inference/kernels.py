@@ -116,12 +116,18 @@ class InTurn(TransitionKernel):
         return state, tuple(all_results)
 
 
-def repeat(kernel: TransitionKernel, n: int, state, results, seed):
-    """State and results after `n` steps of a kernel."""
+def repeat(kernel: TransitionKernel, n: int, state, results, seed, count=None):
+    """State and results after `n` steps of a kernel; with `count`, also the mean of it over the steps.
+
+    Args:
+      count: of results to a tensor, such as the share of chains that have moved.
+    """
     seeds = tf.stack(tfp.random.split_seed(seed, n=n))
+    counted = None if count is None else tf.zeros_like(count(results))
 
-    def body(i, state, results):
-        return (i + 1, *kernel.one_step(state, results, seed=seeds[i]))
+    def body(i, state, results, *total):
+        state, results = kernel.one_step(state, results, seed=seeds[i])
+        return (i + 1, state, results, *(t + count(results) / n for t in total))
 
-    _, state, results = tf.while_loop(lambda i, *_: i < n, body, (0, state, results), maximum_iterations=n)
-    return state, results
+    start = (0, state, results) if count is None else (0, state, results, counted)
+    return tf.while_loop(lambda i, *_: i < n, body, start, maximum_iterations=n)[1:]

@@ -10,10 +10,10 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfflows.inference import diagnostics
-from tfflows.inference.checkpoint import load, save
+from tfflows.inference.checkpoint import N_CHECKED, check_same, load, save
 from tfflows.inference.flows import Trainer, flow_for
-from tfflows.inference.importance import evidence
-from tfflows.inference.kernels import FlowProposal, InTurn
+from tfflows.inference.importance import bridge, evidence
+from tfflows.inference.kernels import FlowProposal, InTurn, repeat
 from tfflows.inference.progress import Progress
 from tfflows.inference.result import Result
 from tfflows.inference.target import Target
@@ -21,6 +21,7 @@ from tfflows.numerics import check_counts
 
 LEAPFROGS = 5
 ACCEPTANCE = {True: 0.7, False: 0.3}  # wanted of local moves, with gradients and without
+GAIN = 2.0  # of the logarithm of the step size
 REMEMBERED = 8  # places of each walker that the flow is trained on: of four rounds, after either kind of moves
 DRAWS_AT_A_TIME = 250
 N_EVIDENCE = 4096
@@ -46,7 +47,8 @@ def flow_mh(
     First `n_walkers` chains adapt everything: in each round they make local moves (Hamiltonian where the target has
     gradients, else random walks), the flow is trained on where all were in the last rounds, and its draws are proposed.
     Then step size and flow are frozen, so that the chains that count leave the target exactly as it is; each of their
-    draws is `n_local` local moves and `n_global` proposals after the one before.
+    draws is `n_local` local moves and `n_global` proposals after the one before. The evidence is by bridge sampling
+    between draws of the chains and of the flow.
 
     Args:
       target: what is to be sampled.
@@ -93,7 +95,7 @@ def flow_mh(
             progress(f"{run.n_drawn} of {n_draws} draws, {run.facts()}")
             if checkpoint is not None:
                 save(checkpoint, run.state())
-    return run.result(started)
+    return run.result(n_draws, started)
 
 
 class _Run:
@@ -107,8 +109,9 @@ class _Run:
         self.history, self.chains = np.zeros([0, n_walkers, target.n_dim]), None
         self.drawn = []
         # The sizes are arguments of a graph: they change.
-        self._step, self._scale = (tf.Variable(v, dtype=target.dtype) for v in (0.0, tf.ones(target.n_dim)))
+        self._step, self._scale = (tf.Variable(v, dtype=target.dtype) for v in (0.0, np.ones(target.n_dim)))
         self._train = Trainer(flow, min(4096, REMEMBERED * n_walkers))
+        self._unconstrained = tf.function(target.unconstrained_log_prob, autograph=False, reduce_retracing=True)
         self._local = tf.function(self._move_locally, autograph=False, reduce_retracing=True)
         self._global = tf.function(self._move_globally, autograph=False, reduce_retracing=True)
         self._chain = tf.function(self._draw, autograph=False, reduce_retracing=True)
@@ -138,13 +141,10 @@ class _Run:
     def _moved(self, kernel, n, z, seed):
         """Where walkers are after `n` steps of a kernel, and the share of steps that were accepted."""
 
-        def body(i, z, results, share, seed):
-            seed, now = tfp.random.split_seed(seed, n=2)
-            z, results = kernel.one_step(z, results, seed=now)
-            return i + 1, z, results, share + tf.reduce_mean(tf.cast(results.is_accepted, z.dtype)) / n, seed
+        def accepted(results):
+            return tf.reduce_mean(tf.cast(results.is_accepted, z.dtype))
 
-        state = (0, z, kernel.bootstrap_results(z), tf.zeros([], z.dtype), seed)
-        _, z, _, share, _ = tf.while_loop(lambda i, *_: i < n, body, state, maximum_iterations=n)
+        z, _, share = repeat(kernel, n, z, kernel.bootstrap_results(z), seed, accepted)
         return z, share
 
     def _draw(self, z, n, seed):
@@ -179,13 +179,15 @@ class _Run:
             z = target.unconstrain(target.sample_prior(8 * n, self.rng))
         else:
             z = self.rng.normal(0.0, 3.0, (8 * n, target.n_dim)).astype(target.dtype.as_numpy_dtype)
-        density = tf.function(target.unconstrained_log_prob, autograph=False)
-        log_prob = target.run(density, tf.constant(z)).numpy()
-        self.n_evaluations += len(z)
+        log_prob = self._density(z)
         finite = np.flatnonzero(np.isfinite(log_prob))
         if not len(finite):
             raise ValueError(f"Expected a finite log_prob somewhere; it was not at any of {len(z)} points.")
         self.walkers = z[self.rng.choice(finite, n, replace=len(finite) < n)]
+
+    def _density(self, z):
+        self.n_evaluations += len(z)
+        return self.target.run(self._unconstrained, tf.constant(z)).numpy()
 
     def _seed(self):
         return tf.constant(self.rng.integers(0, 2**31 - 1, 2), tf.int32)
@@ -199,7 +201,7 @@ class _Run:
         self._set_sizes(self.walkers)
         moved, local = self.target.run(self._local, tf.constant(self.walkers), self._seed())
         wanted = ACCEPTANCE[self.target.has_gradient]
-        self.step = float(np.clip(self.step * np.exp(float(local) - wanted), 1e-4, 2.0))
+        self.step = float(np.clip(self.step * np.exp(GAIN * (float(local) - wanted)), 1e-4, 2.0))
         self._remember(moved.numpy())
         rows = self.history.reshape(-1, self.target.n_dim)
         self._train(rows, np.full(len(rows), 1.0 / len(rows)), self.rng)
@@ -232,7 +234,9 @@ class _Run:
         chains, x, log_prob, share = self.target.run(
             self._chain, tf.constant(self.chains), tf.constant(n), self._seed()
         )
-        self.chains, self.accepted = chains.numpy(), share.numpy()
+        # The mean of all draws so far.
+        self.accepted = (self.n_drawn * self.accepted + n * share.numpy()) / (self.n_drawn + n)
+        self.chains = chains.numpy()
         self.drawn.append((np.swapaxes(x.numpy(), 0, 1), log_prob.numpy().T))
         self._count(n * len(self.chains), self.n_local, self.n_global)
         self.n_evaluations += n * len(self.chains)  # of what is returned
@@ -240,33 +244,44 @@ class _Run:
     def facts(self):
         return f"accepted {self.accepted[0]:.2f} local, {self.accepted[1]:.2f} of the flow"
 
-    def result(self, started):
-        draws, log_prob = (np.concatenate(part, axis=1) for part in zip(*self.drawn, strict=True))
+    def result(self, n_draws, started):
+        draws, log_prob = (np.concatenate(part, axis=1)[:, :n_draws] for part in zip(*self.drawn, strict=True))
+        chains = diagnostics.chains(draws)
         found = evidence(self.target, self.flow, N_EVIDENCE, self.rng)
+        log_evidence, error = bridge(self._log_weights(draws, log_prob), found.log_weights, _least(chains["ess_bulk"]))
         facts = {
             "acceptance_local": float(self.accepted[0]),
             "acceptance_flow": float(self.accepted[1]),
             "step_size": self.step,
             "pareto_k": found.pareto_k,
+            "log_evidence_of_flow": found.log_evidence,
             "n_invalid": self.target.n_invalid,
         }
         return Result(
             draws=draws,
             log_prob=log_prob,
             names=self.target.names,
-            log_evidence=found.log_evidence,
-            log_evidence_error=found.error,
-            diagnostics=facts | diagnostics.chains(draws),
+            log_evidence=log_evidence,
+            log_evidence_error=error,
+            diagnostics=facts | chains,
             n_evaluations=self.n_evaluations + found.n_evaluations,
             n_gradients=self.n_gradients,
             seconds=time.perf_counter() - started,
             flow=self.flow,
         )
 
+    def _log_weights(self, draws, log_prob):
+        """Target over flow, unconstrained, at some of the draws."""
+        every = -(-log_prob.size // N_EVIDENCE)
+        x, log_prob = draws.reshape(-1, self.target.n_dim)[::every], log_prob.ravel()[::every]
+        z = tf.constant(self.target.unconstrain(x))
+        return log_prob + self.target.constrain(z)[1].numpy() - self.flow.log_prob(z).numpy()
+
     # Checkpoints.
 
     def state(self):
         state = {"walkers": self.walkers, "history": self.history, "generator": self.rng, "flow": self.flow}
+        state["known"] = self._density(self.walkers[:N_CHECKED])
         numbers = [self.n_rounds, self.n_evaluations, self.n_gradients, self.step, *self.accepted]
         state["numbers"] = np.array(numbers, np.float64)
         if self.drawn:
@@ -280,6 +295,7 @@ class _Run:
             raise ValueError(
                 f"Expected a checkpoint of {self.n_walkers} walkers, {self.target.n_dim} numbers; got {got}."
             )
+        check_same(state["known"], self._density(state["walkers"][:N_CHECKED]))
         self.walkers, self.history, self.rng = state["walkers"], state["history"], state["generator"]
         self.n_rounds, self.n_evaluations, self.n_gradients = (int(n) for n in state["numbers"][:3])
         self.step, *self.accepted = state["numbers"][3:].tolist()
@@ -289,3 +305,8 @@ class _Run:
             if len(state["chains"]) != n_chains:
                 raise ValueError(f"Expected a checkpoint of {n_chains} chains; got {len(state['chains'])}.")
             self.chains, self.drawn = state["chains"], [(state["draws"], state["log_prob"])]
+
+
+def _least(ess):
+    """The smallest effective number of draws; of chains that never moved it is NaN."""
+    return float(np.nanmax([1.0, np.min(ess)]))

@@ -7,22 +7,25 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from scipy.special import logsumexp
+from scipy import stats
 
 from tfflows.inference import diagnostics, student
-from tfflows.inference.checkpoint import load, save
+from tfflows.inference.checkpoint import N_CHECKED, check_same, load, save
 from tfflows.inference.flows import Trainer, flow_for
-from tfflows.inference.importance import evidence
+from tfflows.inference.importance import bridge, evidence
+from tfflows.inference.particles import NEVER, Particles
 from tfflows.inference.progress import Progress
 from tfflows.inference.result import Result
 from tfflows.inference.target import Target
 from tfflows.numerics import check_counts
 
-NEVER = -1e30  # log-likelihood of what is impossible: times an inverse temperature of 0 it is still 0
 MOST_BEGINNINGS = 20  # times as many draws of the prior as wanted, where most are impossible
 MAX_STEPS = 100  # of a move
-REMAINING = 0.1  # a move ends when so much of where particles came from is left in where they are
-ACCEPTANCE = 0.234
+REMAINING = 0.05  # a move ends when so much of where particles came from is left in where they are,
+DRIFT = 0.2  # and their likelihoods have not risen or fallen meanwhile, at this level of significance
+ACCEPTANCE = 0.234  # wanted of short steps
+MAX_ROUNDS = 20  # of moves at the end, until particles have settled:
+SETTLED = 6  # rounds over which their likelihoods have not drifted
 
 
 def preconditioned_smc(
@@ -43,14 +46,19 @@ def preconditioned_smc(
     Every particle of every beta is kept and weighted against the mixture of all betas so far (persistent sampling).
     The next beta is the greatest for which these are worth `n_effective` draws. Then the flow is trained on them,
     `n_active` are drawn, and moved in the flow's latent space by t-preconditioned Crank-Nicolson proposals until they
-    have forgotten where they were. The evidence comes from importance sampling with the flow of the end, if its Pareto
-    k is at most 0.7 and the weights of all particles agree with it; else from these, with the spread between eight
-    groups of particles as error, or the difference of both, if that is larger. Groups share their ancestors: where
-    modes are unlike each other their spread is up to half of the error.
+    have forgotten where they were and their likelihoods no longer drift: by short steps, and by steps so long that they
+    forget it at once, which go from mode to mode where the flow fits.
+
+    Particles lag behind beta where they move slowly. So at the end twice `n_active` are drawn at beta 1, and moved
+    without weights, the flow trained on where they were, until a move changes their likelihoods no more. Then the flow
+    is frozen, and what further moves give are the draws; next to none is twice in them. The evidence comes from bridge
+    sampling between these draws and as many of the flow. Of the diagnostics, `settled` says whether particles came to
+    rest, and `log_evidence_of_weights` what the weights alone say, with the spread between eight groups of particles as
+    error, which knows nothing of a lag.
 
     Args:
       target: with a prior. No gradients are needed.
-      n_draws: of each chain; they are drawn from the weighted particles, so chains are only a shape.
+      n_draws: of each chain; draws are exchangeable, so chains are only a shape.
       n_chains: number of chains.
       seed: makes it reproducible.
       n_effective: number of draws that the particles of each beta are worth.
@@ -81,33 +89,32 @@ def preconditioned_smc(
         run.restore(load(checkpoint))
     else:
         run.begin(2 * n_effective)
-    enough = max(n_effective, min(n_draws * n_chains, 4 * n_effective))
     with Progress("preconditioned_smc", verbose) as progress:
-        beta, worth = run.next_beta(n_effective)
-        while beta < 1.0 or worth < enough:
-            if run.n_iterations >= max_iterations:
-                raise RuntimeError(
-                    f"Expected to be done after {max_iterations} iterations; beta is {beta:.3g}, and all particles are "
-                    f"worth {worth:.0f} of {enough} draws."
-                )
+        particles = run.particles
+        while (beta := particles.next_beta(n_effective)) < 1.0:
+            if len(particles.betas) > max_iterations:
+                raise RuntimeError(f"Expected beta 1 after {max_iterations} iterations; it is {beta:.3g}.")
             run.iterate(beta)
             if checkpoint is not None:
                 save(checkpoint, run.state())
-            progress(f"beta {beta:.3g}, acceptance {run.acceptance:.2f}, {run.n_evaluations:,} evaluations")
-            beta, worth = run.next_beta(n_effective)
-    return run.result(n_chains, n_draws, started)
+            progress(f"beta {beta:.3g}, {run.facts()}")
+        run.settle(progress)
+        return run.result(*run.draw(n_chains * n_draws, progress), n_chains, started)
 
 
 class _Run:
-    """Particles of all iterations, and the flow."""
+    """Particles, the flow, and how to move them."""
 
     def __init__(self, target, flow, rng, n_active):
         self.target, self.flow, self.rng, self.n_active = target, flow, rng, n_active
-        self.n_evaluations, self.scale, self.acceptance = 0, 0.6, 1.0
-        self.betas, self.log_evidences, self.sizes = [0.0], [0.0], []
+        self.particles = self.walkers = None
+        self.settled = False
+        self.n_evaluations, self.scale, self.remaining = 0, 0.6, 0.0
+        self.acceptance = [1.0, 1.0]  # of the last move: short steps and far ones
         self._train = Trainer(flow, 4 * n_active)
         self._evaluate = tf.function(self._densities, autograph=False, reduce_retracing=True)
-        self._step = tf.function(self._propose, autograph=False)
+        self._latent = tf.function(flow.bijector.inverse_and_log_det, autograph=False, reduce_retracing=True)
+        self._step = tf.function(self._propose, autograph=False, reduce_retracing=True)
 
     # In graph.
 
@@ -133,9 +140,10 @@ class _Run:
 
         squared = distance(latent)
         shape = 0.5 * (n_dim + freedom) * tf.ones_like(squared)
-        precision = tf.random.stateless_gamma([self.n_active], seeds[0], shape, 0.5 * (freedom + squared), dtype)
+        n = tf.shape(latent)[:1]
+        precision = tf.random.stateless_gamma(n, seeds[0], shape, 0.5 * (freedom + squared), dtype)
         noise = tf.random.stateless_normal(tf.shape(latent), seeds[1], dtype=dtype) @ tf.transpose(factor)
-        kept = tf.sqrt(1.0 - scale**2)
+        kept = tf.sqrt(1.0 - scale**2)  # of the latent, by an accepted proposal
         proposal = mean + kept * (latent - mean) + scale * noise / tf.sqrt(precision)[:, tf.newaxis]
         z, log_det = self.flow.bijector.forward_and_log_det(proposal)
         likelihood, prior = self._densities(z)
@@ -146,14 +154,16 @@ class _Run:
 
         gain = log_target(new) - log_t(distance(proposal)) - (log_target(known) - log_t(squared))
         # What is impossible is left, whatever is proposed that is possible.
-        gain = tf.where(tf.math.is_nan(gain) | ~tf.math.is_finite(log_target(new)), -np.inf, gain)
-        accepted = tf.math.log(tf.random.stateless_uniform([self.n_active], seeds[2], dtype=dtype)) < gain
+        gain = tf.where(tf.math.is_nan(gain) | ~tf.math.is_finite(log_target(new)), tf.constant(-np.inf, dtype), gain)
+        accepted = tf.math.log(tf.random.stateless_uniform(n, seeds[2], dtype=dtype)) < gain
 
         def choose(a, b):
             return tf.where(accepted[:, tf.newaxis] if a.shape.rank == 2 else accepted, a, b)
 
         known = tuple(map(choose, new, known))
-        return choose(proposal, latent), known, tf.reduce_mean(tf.exp(tf.minimum(gain, 0.0)))
+        probability = tf.exp(tf.minimum(gain, 0.0))
+        forgotten = tf.reduce_mean(probability * (1.0 - kept[:, 0]))
+        return choose(proposal, latent), known, tf.reduce_mean(probability), forgotten
 
     # Outside.
 
@@ -162,164 +172,144 @@ class _Run:
         parts, n_drawn, n_possible = [], 0, 0
         while n_possible < n and n_drawn < MOST_BEGINNINGS * n:
             z = self.target.unconstrain(self.target.sample_prior(n, self.rng))
-            likelihood, prior = self._evaluated(z)
-            parts.append((z, likelihood, prior))
+            likelihood, prior = (v.numpy().astype(np.float64) for v in self.target.run(self._evaluate, tf.constant(z)))
+            parts.append((z, np.maximum(likelihood, NEVER), prior))
             n_drawn, n_possible = n_drawn + n, n_possible + int(np.sum(likelihood > NEVER))
+        self.n_evaluations += n_drawn
         if not n_possible:
             raise ValueError(
                 f"Expected a finite log_prob somewhere; it was not at any of {n_drawn} draws of the prior."
             )
-        self.z, self.likelihood, self.prior = (np.concatenate(part) for part in zip(*parts, strict=True))
-        self.sizes = [n_drawn]
-
-    def _evaluated(self, z):
-        likelihood, prior = (v.numpy().astype(np.float64) for v in self.target.run(self._evaluate, tf.constant(z)))
-        self.n_evaluations += len(z)
-        return np.maximum(likelihood, NEVER), prior
-
-    @property
-    def n_iterations(self):
-        return len(self.sizes) - 1
-
-    def log_weights(self, beta, rows=slice(None), evidences=None):
-        """Of all particles at `beta`: likelihood^beta over the density of the mixture they were drawn from."""
-        evidences = self.log_evidences if evidences is None else evidences
-        shares = np.log(np.asarray(self.sizes) / np.sum(self.sizes))
-        likelihood = self.likelihood[rows]
-        mixture = logsumexp(
-            [s + b * likelihood - e for s, b, e in zip(shares, self.betas, evidences, strict=True)], axis=0
-        )
-        return beta * likelihood - mixture
-
-    def next_beta(self, n_effective):
-        """The greatest beta for which all particles are worth `n_effective` draws, and what they are worth."""
-
-        def worth(beta):
-            return diagnostics.effective_weights(self.log_weights(beta))
-
-        if worth(1.0) >= n_effective:
-            return 1.0, worth(1.0)
-        low, high = self.betas[-1], 1.0
-        for _ in range(60):
-            middle = 0.5 * (low + high)
-            low, high = (middle, high) if worth(middle) >= n_effective else (low, middle)
-        return low, worth(low)
+        self.particles = Particles(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
     def iterate(self, beta):
-        log_weights = self.log_weights(beta)
-        evidence_here = logsumexp(log_weights) - np.log(len(log_weights))
-        weights = np.exp(log_weights - logsumexp(log_weights))
-        self._train(self.z, weights, self.rng)
-        chosen = diagnostics.systematic(weights, self.n_active, self.rng)
-        z, likelihood, prior = self._move(chosen, beta)
-        self.z = np.concatenate([self.z, z])
-        self.likelihood = np.concatenate([self.likelihood, likelihood])
-        self.prior = np.concatenate([self.prior, prior])
-        self.betas.append(beta)
-        self.log_evidences.append(evidence_here)
-        self.sizes.append(len(z))
+        weights = self.particles.weights(beta)
+        self._train(self.particles.z, weights, self.rng)
+        self.particles.add(beta, *self._moved(self._chosen(weights, self.n_active), beta))
 
-    def _move(self, chosen, beta):
-        dtype = self.z.dtype
-        z = tf.constant(self.z[chosen])
-        latent, log_det = self.flow.bijector.inverse_and_log_det(z)
-        mean, factor, freedom = student.fit(latent.numpy().astype(np.float64))
-        known = (z, *(tf.constant(v[chosen], dtype) for v in (self.likelihood, self.prior)), -log_det)
-        reference = [tf.constant(v, dtype) for v in (mean, factor, freedom)]
-        left, acceptances = 1.0, []
+    def _chosen(self, weights, n):
+        rows = diagnostics.systematic(weights, n, self.rng)
+        return tuple(v[rows] for v in (self.particles.z, self.particles.likelihood, self.particles.prior))
+
+    def _moved(self, particles, beta):
+        """z, log-likelihood and log-prior of particles, after a move that leaves those of `beta` as they are."""
+        z, dtype = tf.constant(particles[0]), particles[0].dtype
+        latent, log_det = self._latent(z)
+        reference = [tf.constant(v, dtype) for v in student.fit(latent.numpy().astype(np.float64))]
+        state = (z, *(tf.constant(v, dtype) for v in particles[1:]), -log_det)
+        left, acceptances, forgotten = 1.0, {False: [], True: []}, {False: 0.0, True: 0.0}
+        before = state[1].numpy()
         for i in range(MAX_STEPS):
+            # Both kinds again and again; between them that which forgets more.
+            far = (False, True)[i % 4] if i % 4 < 2 else forgotten[True] > forgotten[False]
+            # Short steps have every length up to the greatest: some for where the flow fits, some for where not.
+            scales = np.ones(len(z)) if far else self.scale * self.rng.random(len(z))
             seed = tf.constant(self.rng.integers(0, 2**31 - 1, 2), tf.int32)
-            arguments = (latent, known, tf.constant(beta, dtype), tf.constant(self.scale, dtype), *reference, seed)
-            latent, known, acceptance = self.target.run(self._step, *arguments)
-            self.n_evaluations += self.n_active
-            acceptances.append(float(acceptance))
-            # What an accepted proposal keeps of the latent is sqrt(1 - scale^2).
-            left *= 1.0 - acceptances[-1] * (1.0 - np.sqrt(1.0 - self.scale**2))
-            self.scale = float(np.clip(self.scale * np.exp((acceptances[-1] - ACCEPTANCE) / (i + 1.0)), 0.01, 0.99))
+            arguments = (tf.constant(beta, dtype), tf.constant(scales[:, np.newaxis], dtype), *reference, seed)
+            latent, state, *shares = self.target.run(self._step, latent, state, *arguments)
+            self.n_evaluations += len(z)
+            acceptance, forgotten[far] = map(float, shares)
+            acceptances[far].append(acceptance)
+            left *= 1.0 - forgotten[far]
+            if not far:
+                step = (acceptance - ACCEPTANCE) / len(acceptances[far])
+                self.scale = float(np.clip(self.scale * np.exp(step), 0.01, 0.99))
             if left < REMAINING and i > 0:
-                break
-        self.acceptance = float(np.mean(acceptances))
-        z, likelihood, prior, _ = (v.numpy() for v in known)
+                now = state[1].numpy()
+                if _drift(before, now) > DRIFT:
+                    break
+                left, before = 1.0, now
+        self.acceptance = [float(np.mean(acceptances[far])) for far in (False, True)]
+        self.remaining = max(self.remaining, left)
+        z, likelihood, prior, _ = (v.numpy() for v in state)
         return z, likelihood.astype(np.float64), prior.astype(np.float64)
 
-    def result(self, n_chains, n_draws, started):
-        log_weights = self.log_weights(1.0)
-        weights = np.exp(log_weights - logsumexp(log_weights))
-        chosen = diagnostics.systematic(weights, n_chains * n_draws, self.rng)
-        shape = (n_chains, n_draws)
-        x = self.target.constrain(tf.constant(self.z[chosen]))[0].numpy()
-        jacobian = self.target.constrain(tf.constant(self.z[chosen]))[1].numpy()
-        log_prob = (self.likelihood + self.prior)[chosen] - jacobian
-        found = evidence(self.target, self.flow, 2 * self.n_active * 4, self.rng)
-        self.n_evaluations += found.n_evaluations
-        log_evidence, error = self._evidence_of_weights()
+    def settle(self, progress):
+        """Moves particles at beta 1 until their likelihoods stay as they are, training the flow on them."""
+        self.walkers = self._chosen(self.particles.weights(1.0), 2 * self.n_active)
+        history = [self.walkers]
+        for i in range(MAX_ROUNDS):
+            self.walkers = self._moved(self.walkers, 1.0)
+            history = [*history, self.walkers][-SETTLED - 1 :]
+            rows = np.concatenate([z for z, _, _ in history[1:]])
+            self._train(rows, np.full(len(rows), 1.0 / len(rows)), self.rng)
+            progress(f"round {i + 1} at beta 1, {self.facts()}")
+            self.settled = len(history) > SETTLED and _drift(history[0][1], self.walkers[1]) > DRIFT
+            if self.settled:
+                break
+
+    def draw(self, n, progress):
+        """At least `n` particles at beta 1: z, log-likelihood and log-prior; the flow is as it is."""
+        rounds, n_drawn = [], 0
+        while n_drawn < n:
+            self.walkers = self._moved(self.walkers, 1.0)
+            rounds.append(self.walkers)
+            n_drawn += len(self.walkers[0])
+            progress(f"{n_drawn} of {n} draws, {self.facts()}")
+        rows = self.rng.permutation(n_drawn)[:n]
+        return tuple(np.concatenate(part)[rows] for part in zip(*rounds, strict=True))
+
+    def facts(self):
+        short, far = self.acceptance
+        return f"accepted {short:.2f}, {far:.2f} far, {self.n_evaluations:,} evaluations"
+
+    def result(self, z, likelihood, prior, n_chains, started):
+        x, jacobian = (v.numpy() for v in self.target.constrain(tf.constant(z)))
+        found = evidence(self.target, self.flow, max(len(z), 8 * self.n_active), self.rng)
+        of_draws = likelihood + prior - self.flow.log_prob(z).numpy()
+        # Which modes walkers are in they keep from draw to draw, where the flow does not fit: so many are independent.
+        log_evidence, error = bridge(of_draws[likelihood > NEVER], found.log_weights, len(self.walkers[0]))
+        of_weights = self.particles.log_evidence(1.0)
+        # Where draws or the flow have yet to reach, the two estimates with the flow differ.
+        error = float(np.hypot(error, log_evidence - found.log_evidence))
+        if not self.settled:
+            error = max(error, abs(log_evidence - of_weights))
         facts = {
-            "ess": diagnostics.effective_weights(log_weights),
+            "ess": self.particles.worth(1.0),
             "pareto_k": found.pareto_k,
-            "acceptance": self.acceptance,
-            "betas": list(self.betas),
-            "log_evidence_of_weights": log_evidence,
-            "log_evidence_of_weights_error": error,
+            "acceptance": self.acceptance[0],
+            "acceptance_far": self.acceptance[1],
+            "remaining": self.remaining,
+            "settled": self.settled,
+            "betas": list(self.particles.betas),
+            "log_evidence_of_flow": found.log_evidence,
+            "log_evidence_of_weights": of_weights,
+            "log_evidence_of_weights_error": self.particles.log_evidence_error(),
             "n_invalid": self.target.n_invalid,
         }
-        # The flow's own draws do not show what it has missed: the weights must agree.
-        difference = abs(found.log_evidence - log_evidence)
-        if difference > 3.0 * np.hypot(found.error, error):
-            error = max(error, difference)
-        elif found.pareto_k <= 0.7 and found.error < error:
-            log_evidence, error = found.log_evidence, found.error
+        shape = (n_chains, len(z) // n_chains)
         return Result(
             draws=x.reshape(*shape, -1),
-            log_prob=log_prob.reshape(shape),
+            log_prob=(likelihood + prior - jacobian).reshape(shape),
             names=self.target.names,
-            log_evidence=float(log_evidence),
-            log_evidence_error=float(error),
+            log_evidence=log_evidence,
+            log_evidence_error=error,
             diagnostics=facts,
-            n_evaluations=self.n_evaluations,
+            n_evaluations=self.n_evaluations + found.n_evaluations,
             seconds=time.perf_counter() - started,
             flow=self.flow,
         )
 
-    def _evidence_of_weights(self, n_groups: int = 8):
-        """The log-evidence of the weights, and its standard error from groups of particles alone."""
-        log_weights = self.log_weights(1.0)
-        whole = logsumexp(log_weights) - np.log(len(log_weights))
-        each = []
-        starts = np.concatenate([[0], np.cumsum(self.sizes)])
-        for group in range(n_groups):
-            # Each group finds its own evidences, one beta after another.
-            evidences, rows = [0.0], np.zeros(len(self.z), bool)
-            for t in range(1, len(self.betas) + 1):
-                rows[np.arange(starts[t - 1], starts[t])[group::n_groups]] = True
-                shares = np.log(np.asarray(self.sizes[:t]) / np.sum(self.sizes[:t]))
-                likelihood = self.likelihood[rows]
-                terms = zip(shares, self.betas[:t], evidences, strict=True)
-                mixture = logsumexp([s + b * likelihood - e for s, b, e in terms], axis=0)
-                beta = self.betas[t] if t < len(self.betas) else 1.0
-                evidences.append(logsumexp(beta * likelihood - mixture) - np.log(rows.sum()))
-            each.append(evidences[-1])
-        return whole, float(np.std(each, ddof=1) / np.sqrt(n_groups))
-
     # Checkpoints.
 
     def state(self):
-        return {
-            "z": self.z,
-            "likelihood": self.likelihood,
-            "prior": self.prior,
-            "steps": np.array([self.betas, self.log_evidences, self.sizes]),
-            "numbers": np.array([self.n_evaluations, self.scale, self.acceptance]),
-            "generator": self.rng,
-            "flow": self.flow,
-        }
+        numbers = np.array([self.n_evaluations, self.scale, self.remaining])
+        return self.particles.state() | {"numbers": numbers, "generator": self.rng, "flow": self.flow}
 
     def restore(self, state):
         if state["z"].shape[1] != self.target.n_dim:
             raise ValueError(f"Expected a checkpoint of {self.target.n_dim} parameters; got {state['z'].shape[1]}.")
-        self.z, self.likelihood, self.prior = state["z"], state["likelihood"], state["prior"]
-        betas, evidences, sizes = state["steps"]
-        self.betas, self.log_evidences, self.sizes = list(betas), list(evidences), [int(n) for n in sizes]
-        n_evaluations, self.scale, self.acceptance = state["numbers"].tolist()
+        check_same(
+            state["likelihood"][:N_CHECKED],
+            self.target.run(self._evaluate, tf.constant(state["z"][:N_CHECKED]))[0].numpy(),
+        )
+        self.particles = Particles.restored(state)
+        n_evaluations, self.scale, self.remaining = state["numbers"].tolist()
         self.n_evaluations = int(n_evaluations)
         self.rng = state["generator"]
         self.flow.set_weights(state["flow"])
+
+
+def _drift(before, now):
+    """Significance of likelihoods that have risen or fallen, in [0, 1]; small if they have."""
+    return 1.0 if np.array_equal(before, now) else float(stats.wilcoxon(now, before).pvalue)

@@ -14,6 +14,7 @@ from tfflows.bijectors import Bijector, Bounded
 tfb = tfp.bijectors
 
 FAR = 1e4  # of unconstrained numbers; a float32 sigmoid is at its end at 90
+STEEPEST = 1e10  # gradient: the squares of more, summed over a batch, would be more than float32 has
 
 
 class Target:
@@ -189,11 +190,11 @@ class Target:
 
 @tf.custom_gradient
 def _finite_gradient(z):
-    """z; where the gradient that comes back is not finite, as beyond an edge of the density, it is zero."""
+    """z; the gradient that comes back is zero where it is not finite, as beyond an edge of the density, and bounded."""
 
     def backward(gradient):
         finite = tf.reduce_all(tf.math.is_finite(gradient), axis=-1, keepdims=True)
-        return tf.where(finite, gradient, tf.zeros_like(gradient))
+        return tf.where(finite, tf.clip_by_value(gradient, -STEEPEST, STEEPEST), tf.zeros_like(gradient))
 
     return tf.identity(z), backward
 
