@@ -231,7 +231,7 @@ def main(output: Path, *, quick: bool) -> None:
 
     if quick:
         flow = FlowModel(CouplingRQNSF(len(NAMES), n_layers=2, hidden=(16,)))
-        smc = preconditioned_smc(target, flow=flow, n_draws=100, n_effective=128, n_active=64)
+        smc = preconditioned_smc(target, flow=flow, n_draws=50, n_effective=64, n_active=32)
         settings = {"n_draws": 20, "n_walkers": 32, "n_rounds": 1, "n_local": 2, "n_global": 2}
     else:
         smc = preconditioned_smc(target, n_draws=1000, n_effective=2048, n_active=1024)

@@ -3,7 +3,11 @@
 import ctypes
 import gc
 import itertools
+import os
 import sys
+
+# What TensorFlow tells of itself would come out after pytest's last line.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
 import cases
 import keras

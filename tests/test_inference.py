@@ -113,8 +113,10 @@ def test_a_killed_run_goes_on(tmp_path):
     with pytest.raises(ValueError, match="checkpoint of 2 parameters; got 1"):
         inference.preconditioned_smc(Target(two_modes, prior=box(2, 5.0)), checkpoint=path, verbose=False)
     other = Target(lambda x: -0.5 * np.sum(x**2, axis=-1), prior=box(1, 5.0))
-    with pytest.raises(ValueError, match="checkpoint of this target; at one of its points"):
-        inference.preconditioned_smc(other, checkpoint=path, verbose=False)
+    narrower = Target(lambda x: -0.5 * np.sum((x - 1.0) ** 2, axis=-1) / 0.1, prior=box(1, 4.0))
+    for target in (other, narrower):
+        with pytest.raises(ValueError, match="checkpoint of this target; at one of its points"):
+            inference.preconditioned_smc(target, checkpoint=path, verbose=False)
 
 
 def test_what_is_not_finite_counts_as_impossible():
@@ -147,6 +149,7 @@ def test_what_is_not_finite_counts_as_impossible():
         (lambda: Target(lambda x: 1 / 0, 2), "ZeroDivisionError"),
         (lambda: inference.preconditioned_smc(Target(two_modes, 2)), "with a prior"),
         (lambda: inference.preconditioned_smc(Target(two_modes, prior=box(2, 8.0)), n_draws=0), "n_draws >= 1"),
+        (lambda: inference.preconditioned_smc(Target(two_modes, prior=box(2, 8.0)), n_active=1), "n_active >= 2"),
         (lambda: inference.importance(Target(normal, 3), tiny_flow()), "FlowModel of 3 numbers"),
         (lambda: inference.flow_mh(Target(two_modes, 2), flow="spline"), "got 'spline'"),
         (

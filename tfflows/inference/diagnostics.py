@@ -33,12 +33,12 @@ def chains(draws: np.ndarray) -> dict[str, np.ndarray]:
       Vehtari, Gelman, Simpson, Carpenter & Burkner (2021), Rank-normalization, folding, and localization: an improved
       R-hat, https://arxiv.org/abs/1903.08008; computed by ArviZ.
     """
-    arviz = _arviz()
+    module = arviz()
     each = np.moveaxis(np.asarray(draws, np.float64), -1, 0)
     return {
-        "r_hat": np.array([arviz.rhat(d) for d in each]),
-        "ess_bulk": np.array([arviz.ess(d, method="bulk") for d in each]),
-        "ess_tail": np.array([arviz.ess(d, method="tail") for d in each]),
+        "r_hat": np.array([module.rhat(d) for d in each]),
+        "ess_bulk": np.array([module.ess(d, method="bulk") for d in each]),
+        "ess_tail": np.array([module.ess(d, method="tail") for d in each]),
     }
 
 
@@ -54,7 +54,7 @@ def pareto_smoothed(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
     log_weights = np.asarray(log_weights, np.float64)
     possible = np.isfinite(log_weights)
     finite = np.where(possible, log_weights, np.min(log_weights[possible]) - 50.0)
-    smoothed, k = _arviz().psislw(finite.ravel())
+    smoothed, k = arviz().psislw(finite.ravel())
     return np.where(possible, np.asarray(smoothed).reshape(log_weights.shape), -np.inf), float(k)
 
 
@@ -103,9 +103,14 @@ def coverage(draws: np.ndarray, truth: np.ndarray, levels: np.ndarray) -> np.nda
     return np.stack(found)
 
 
-def _arviz():
+def arviz():
+    """The module.
+
+    Raises:
+      ImportError: that says how to install it.
+    """
     try:
-        import arviz
+        import arviz as module
     except ImportError as error:
         raise ImportError("Expected ArviZ for diagnostics: pip install tfflows[inference]") from error
-    return arviz
+    return module

@@ -117,7 +117,7 @@ class Trainer:
 
 @contextlib.contextmanager
 def seeded(rng: np.random.Generator):
-    """Inside, Keras draws from a seed of `rng`; the global generators are afterwards as they were."""
+    """Inside, Keras draws from a seed of `rng`; the generators of Python and NumPy are afterwards as they were."""
     states = random.getstate(), np.random.get_state()
     keras.utils.set_random_seed(int(rng.integers(2**31 - 1)))
     try:

@@ -82,6 +82,9 @@ def bridge(
       log_weights_of_flow: `[m]`, the same at draws of the flow.
       n_effective: how many independent draws those of the target are worth.
 
+    Returns:
+      The error is infinite if flow and target have so little in common that no estimate is found.
+
     References:
       Meng & Wong (1996), Simulating ratios of normalizing constants via a simple identity; Fruhwirth-Schnatter (2004),
       Estimating marginal likelihoods for mixture and Markov switching models using bridge sampling techniques (error)
@@ -99,6 +102,8 @@ def bridge(
         change, log_evidence = abs(new - log_evidence), new
         if change < 1e-10:
             break
+    else:
+        return float(log_evidence), np.inf
 
     def relative_variance(logs):
         values = np.exp(logs - np.max(logs))

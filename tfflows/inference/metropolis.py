@@ -75,6 +75,7 @@ def flow_mh(
     check_counts(
         n_draws=n_draws, n_chains=n_chains, n_walkers=n_walkers, n_rounds=n_rounds, n_local=n_local, n_global=n_global
     )
+    diagnostics.arviz()  # now, not after hours
     started = time.perf_counter()
     rng = np.random.default_rng(seed)
     flow = flow_for(target, flow, rng)
@@ -84,7 +85,7 @@ def flow_mh(
     else:
         run.begin(initial)
     with Progress("flow_mh", verbose) as progress:
-        while run.n_rounds < n_rounds:
+        while run.n_rounds < n_rounds and not run.drawn:  # what has drawn stays frozen
             run.adapt()
             progress(f"round {run.n_rounds} of {n_rounds}, {run.facts()}")
             if checkpoint is not None:
@@ -295,8 +296,10 @@ class _Run:
             raise ValueError(
                 f"Expected a checkpoint of {self.n_walkers} walkers, {self.target.n_dim} numbers; got {got}."
             )
-        check_same(state["known"], self._density(state["walkers"][:N_CHECKED]))
-        self.walkers, self.history, self.rng = state["walkers"], state["history"], state["generator"]
+        check_same(state["known"], self._density(state["walkers"][:N_CHECKED].astype(self.target.dtype.as_numpy_dtype)))
+        dtype = self.target.dtype.as_numpy_dtype
+        self.walkers, self.history = state["walkers"].astype(dtype), state["history"].astype(dtype)
+        self.rng = state["generator"]
         self.n_rounds, self.n_evaluations, self.n_gradients = (int(n) for n in state["numbers"][:3])
         self.step, *self.accepted = state["numbers"][3:].tolist()
         self.accepted = np.array(self.accepted)
@@ -304,7 +307,7 @@ class _Run:
         if "draws" in state:
             if len(state["chains"]) != n_chains:
                 raise ValueError(f"Expected a checkpoint of {n_chains} chains; got {len(state['chains'])}.")
-            self.chains, self.drawn = state["chains"], [(state["draws"], state["log_prob"])]
+            self.chains, self.drawn = state["chains"].astype(dtype), [(state["draws"], state["log_prob"])]
 
 
 def _least(ess):

@@ -21,7 +21,7 @@ from tfflows.numerics import check_counts
 
 MOST_BEGINNINGS = 20  # times as many draws of the prior as wanted, where most are impossible
 MAX_STEPS = 100  # of a move
-REMAINING = 0.05  # a move ends when so much of where particles came from is left in where they are,
+REMAINING = 0.1  # a move ends when so much of where particles came from is left in where they are,
 DRIFT = 0.2  # and their likelihoods have not risen or fallen meanwhile, at this level of significance,
 N_WATCHED = 512  # particles looked at for that: of many more the least of drifts would be significant
 ACCEPTANCE = 0.234  # wanted of short steps
@@ -53,8 +53,10 @@ def preconditioned_smc(
     Particles lag behind beta where they move slowly. So at the end twice `n_active` are drawn at beta 1, and moved
     without weights, the flow trained on where they were, until a move changes their likelihoods no more. Then the flow
     is frozen, and what further moves give are the draws; next to none is twice in them. The evidence comes from bridge
-    sampling between these draws and as many of the flow. Of the diagnostics, `settled` says whether particles came to
-    rest, and `log_evidence_of_weights` what the weights alone say, with the spread between eight groups of particles as
+    sampling between these draws and draws of the flow; its error includes the difference to what the flow's draws alone
+    say. Of the diagnostics, `settled` says whether particles came to rest, `remaining` how much of where they were is
+    left after the worst of all moves, which end after 100 steps at the latest, `ess` what all weighted particles are
+    worth at beta 1, and `log_evidence_of_weights` what they say, with the spread between eight groups of particles as
     error, which knows nothing of a lag.
 
     Args:
@@ -66,11 +68,14 @@ def preconditioned_smc(
       n_active: particles moved at a time.
       flow: a `FlowModel` of the unconstrained parameters, which will be trained; a spline flow if None.
       max_iterations: of beta, at most.
-      checkpoint: path of a `.npz`: written after each iteration; if it is there, the run goes on from it.
+      checkpoint: path of a `.npz`: written after each iteration; if it is there, the run goes on from it. What comes
+        after beta 1 is in none: a run killed there repeats it.
       verbose: whether it shows its progress.
 
     Raises:
-      ValueError: for a target without prior, or one whose likelihood is zero wherever the prior drew.
+      ValueError: for a target without prior, one whose likelihood is zero wherever the prior drew, or a checkpoint of
+        another target.
+      RuntimeError: if beta is not 1 after `max_iterations`.
 
     References:
       Karamanis, Beutler, Peacock, Nabergoj & Seljak (2022), https://arxiv.org/abs/2207.05652 (preconditioning);
@@ -80,6 +85,9 @@ def preconditioned_smc(
     check_counts(
         n_draws=n_draws, n_chains=n_chains, n_effective=n_effective, n_active=n_active, max_iterations=max_iterations
     )
+    if n_active < 2:
+        raise ValueError(f"Expected n_active >= 2; got {n_active}.")
+    diagnostics.arviz()  # now, not after hours
     if target.prior is None:
         raise ValueError("Expected a target with a prior, Target(log_likelihood, prior=...); got one without.")
     started = time.perf_counter()
@@ -140,9 +148,11 @@ class _Run:
             return -0.5 * (freedom + n_dim) * tf.math.log1p(squared / freedom)
 
         squared = distance(latent)
-        shape = 0.5 * (n_dim + freedom) * tf.ones_like(squared)
-        n = tf.shape(latent)[:1]
-        precision = tf.random.stateless_gamma(n, seeds[0], shape, 0.5 * (freedom + squared), dtype)
+        n, is_far = tf.shape(latent)[:1], scale[:, 0] == 1.0
+        # The t is a normal of random precision: of which, given the latent, or for a far step as if there were none.
+        shape = 0.5 * (freedom + tf.where(is_far, tf.zeros_like(squared), tf.cast(n_dim, dtype)))
+        rate = 0.5 * (freedom + tf.where(is_far, tf.zeros_like(squared), squared))
+        precision = tf.random.stateless_gamma(n, seeds[0], shape, rate, dtype)
         noise = tf.random.stateless_normal(tf.shape(latent), seeds[1], dtype=dtype) @ tf.transpose(factor)
         kept = tf.sqrt(1.0 - scale**2)  # of the latent, by an accepted proposal
         proposal = mean + kept * (latent - mean) + scale * noise / tf.sqrt(precision)[:, tf.newaxis]
@@ -163,8 +173,7 @@ class _Run:
 
         known = tuple(map(choose, new, known))
         probability = tf.exp(tf.minimum(gain, 0.0))
-        forgotten = tf.reduce_mean(probability * (1.0 - kept[:, 0]))
-        return choose(proposal, latent), known, tf.reduce_mean(probability), forgotten
+        return choose(proposal, latent), known, tf.reduce_mean(probability), probability * (1.0 - kept[:, 0])
 
     # Outside.
 
@@ -193,13 +202,17 @@ class _Run:
         return tuple(v[rows] for v in (self.particles.z, self.particles.likelihood, self.particles.prior))
 
     def _moved(self, particles, beta):
-        """z, log-likelihood and log-prior of particles, after a move that leaves those of `beta` as they are."""
+        """z, log-likelihood and log-prior of particles, after a move that leaves those of `beta` as they are.
+
+        Nearly: the reference distribution, the lengths of short steps and the number of steps depend on the particles.
+        """
         z, dtype = tf.constant(particles[0]), particles[0].dtype
         latent, log_det = self._latent(z)
         reference = [tf.constant(v, dtype) for v in student.fit(latent.numpy().astype(np.float64))]
         state = (z, *(tf.constant(v, dtype) for v in particles[1:]), -log_det)
-        left, acceptances, forgotten = 1.0, {False: [], True: []}, {False: 0.0, True: 0.0}
-        before = state[1].numpy()
+        acceptances, forgotten = {False: [], True: []}, {False: 0.0, True: 0.0}
+        # Of each particle: in all, and since drift was last looked for.
+        whole, left, before = np.ones(len(z)), np.ones(len(z)), state[1].numpy()
         for i in range(MAX_STEPS):
             # Both kinds again and again; between them that which forgets more.
             far = (False, True)[i % 4] if i % 4 < 2 else forgotten[True] > forgotten[False]
@@ -207,21 +220,22 @@ class _Run:
             scales = np.ones(len(z)) if far else self.scale * self.rng.random(len(z))
             seed = tf.constant(self.rng.integers(0, 2**31 - 1, 2), tf.int32)
             arguments = (tf.constant(beta, dtype), tf.constant(scales[:, np.newaxis], dtype), *reference, seed)
-            latent, state, *shares = self.target.run(self._step, latent, state, *arguments)
+            latent, state, acceptance, share = self.target.run(self._step, latent, state, *arguments)
             self.n_evaluations += len(z)
-            acceptance, forgotten[far] = map(float, shares)
-            acceptances[far].append(acceptance)
-            left *= 1.0 - forgotten[far]
+            share = share.numpy()
+            acceptances[far].append(float(acceptance))
+            forgotten[far] = float(np.mean(share))
+            whole, left = whole * (1.0 - share), left * (1.0 - share)
             if not far:
-                step = (acceptance - ACCEPTANCE) / len(acceptances[far])
+                step = (acceptances[far][-1] - ACCEPTANCE) / len(acceptances[far])
                 self.scale = float(np.clip(self.scale * np.exp(step), 0.01, 0.99))
-            if left < REMAINING and i > 0:
+            if np.mean(left) < REMAINING and i > 0:
                 now = state[1].numpy()
                 if _drift(before, now) > DRIFT:
                     break
-                left, before = 1.0, now
+                left, before = np.ones(len(z)), now
         self.acceptance = [float(np.mean(acceptances[far])) for far in (False, True)]
-        self.remaining = max(self.remaining, left)
+        self.remaining = max(self.remaining, float(np.mean(whole)))
         z, likelihood, prior, _ = (v.numpy() for v in state)
         return z, likelihood.astype(np.float64), prior.astype(np.float64)
 
@@ -258,8 +272,9 @@ class _Run:
         x, jacobian = (v.numpy() for v in self.target.constrain(tf.constant(z)))
         found = evidence(self.target, self.flow, max(len(z), 8 * self.n_active), self.rng)
         of_draws = likelihood + prior - self.flow.log_prob(z).numpy()
-        # Which modes walkers are in they keep from draw to draw, where the flow does not fit: so many are independent.
-        log_evidence, error = bridge(of_draws[likelihood > NEVER], found.log_weights, len(self.walkers[0]))
+        # Which modes walkers are in they keep from draw to draw, where the flow does not fit.
+        n_independent = min(len(self.walkers[0]), self.particles.worth(1.0))
+        log_evidence, error = bridge(of_draws[likelihood > NEVER], found.log_weights, n_independent)
         of_weights = self.particles.log_evidence(1.0)
         # Where draws or the flow have yet to reach, the two estimates with the flow differ.
         error = float(np.hypot(error, log_evidence - found.log_evidence))
@@ -300,10 +315,10 @@ class _Run:
     def restore(self, state):
         if state["z"].shape[1] != self.target.n_dim:
             raise ValueError(f"Expected a checkpoint of {self.target.n_dim} parameters; got {state['z'].shape[1]}.")
-        check_same(
-            state["likelihood"][:N_CHECKED],
-            self.target.run(self._evaluate, tf.constant(state["z"][:N_CHECKED]))[0].numpy(),
-        )
+        state["z"] = state["z"].astype(self.target.dtype.as_numpy_dtype)
+        now = self.target.run(self._evaluate, tf.constant(state["z"][-N_CHECKED:]))
+        for kept, value in zip((state["likelihood"], state["prior"]), now, strict=True):
+            check_same(kept[-N_CHECKED:], value.numpy())
         self.particles = Particles.restored(state)
         n_evaluations, self.scale, self.remaining = state["numbers"].tolist()
         self.n_evaluations = int(n_evaluations)
