@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import gzip
 import json
-import math
 import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
 
 from tfflows.inference import Target
 
-tfd = tfp.distributions
 DTYPE = tf.float64
 
 
@@ -208,35 +205,3 @@ def posterior(name: str, folder) -> Posterior:
     with np.load(folder / "posteriordb_draws.npz") as arrays:
         draws, names = arrays[f"{draws_name}__draws"], [str(n) for n in arrays[f"{draws_name}__names"]]
     return Posterior(log_prob, domain, report or (lambda x: x), draws.reshape(-1, draws.shape[-1]), names)
-
-
-# Densities whose integral is known.
-
-
-def gaussian_mixture(n_dim: int = 8, seed: int = 0) -> tuple[Callable, tfd.Distribution, float]:
-    """Log-likelihood, prior and log-evidence: 16 modes of unequal weight in a box."""
-    rng = np.random.default_rng(seed)
-    centres, width = rng.uniform(-7.0, 7.0, (16, n_dim)), 0.4
-    weights = rng.dirichlet(np.full(16, 5.0))
-    constant = np.log(weights) - n_dim * math.log(width * math.sqrt(2.0 * math.pi))
-
-    def log_likelihood(x):
-        squares = tf.reduce_sum(((x[:, tf.newaxis] - centres.astype(x.dtype.as_numpy_dtype)) / width) ** 2, axis=-1)
-        return tf.reduce_logsumexp(constant.astype(x.dtype.as_numpy_dtype) - 0.5 * squares, axis=-1)
-
-    box = tfd.Independent(tfd.Uniform(np.full(n_dim, -10.0), np.full(n_dim, 10.0)), 1)
-    return log_likelihood, box, -n_dim * math.log(20.0)
-
-
-def funnel(n_dim: int = 5) -> tuple[Callable, tfd.Distribution, float]:
-    """Log-likelihood, prior and log-evidence: Neal's funnel as a likelihood, in a box that cuts off next to nothing."""
-
-    def log_likelihood(x):
-        v, rest = x[:, 0], x[:, 1:]
-        of_v = -0.5 * (v / 1.5) ** 2 - math.log(1.5 * math.sqrt(2.0 * math.pi))
-        of_rest = -0.5 * rest**2 * tf.exp(-x[:, :1]) - 0.5 * x[:, :1] - 0.5 * math.log(2.0 * math.pi)
-        return of_v + tf.reduce_sum(of_rest, axis=-1)
-
-    half = np.array([10.0] + [60.0] * (n_dim - 1))
-    box = tfd.Independent(tfd.Uniform(-half, half), 1)
-    return log_likelihood, box, -float(np.sum(np.log(2.0 * half)))
