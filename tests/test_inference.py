@@ -230,6 +230,8 @@ def test_bridge_finds_the_evidence_with_a_flow_of_light_tails():
     estimates, errors = np.transpose(found)
     assert np.mean(estimates) == pytest.approx(np.log(5.0), abs=4.0 * np.std(estimates) / np.sqrt(200))
     assert np.median(errors) == pytest.approx(np.std(estimates), rel=0.2)
+    with pytest.raises(ValueError, match="finite weights; got 0 of 0 and 3 of 3"):
+        bridge(np.zeros(0), np.zeros(3), n_effective=5)
 
 
 def test_calibration_finds_overconfidence():

@@ -85,11 +85,19 @@ def bridge(
     Returns:
       The error is infinite if flow and target have so little in common that no estimate is found.
 
+    Raises:
+      ValueError: if no weight of either kind is finite.
+
     References:
       Meng & Wong (1996), Simulating ratios of normalizing constants via a simple identity; Fruhwirth-Schnatter (2004),
       Estimating marginal likelihoods for mixture and Markov switching models using bridge sampling techniques (error)
     """
     ours, flows = (np.asarray(v, np.float64).ravel() for v in (log_weights_of_draws, log_weights_of_flow))
+    if not np.any(np.isfinite(ours)) or not np.any(np.isfinite(flows)):
+        raise ValueError(
+            "Expected draws of the target and of the flow with finite weights; got "
+            f"{np.isfinite(ours).sum()} of {len(ours)} and {np.isfinite(flows).sum()} of {len(flows)}."
+        )
     n_effective = min(n_effective, len(ours))
     total = np.log(n_effective + len(flows))
     share, other = np.log(n_effective) - total, np.log(len(flows)) - total
