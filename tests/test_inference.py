@@ -108,8 +108,16 @@ def test_a_killed_run_goes_on(tmp_path):
     again = run(path)
     np.testing.assert_array_equal(checkpoint.load(path)["z"][: len(before)], before)
     assert abs(again.log_evidence - 0.5 * np.log(2.0 * np.pi * 0.1) + np.log(10.0)) < 5.0 * again.log_evidence_error
-    whole, same = run(None), run(None)
-    np.testing.assert_array_equal(whole.draws, same.draws)
+    calls = 0
+    whole, n_calls = run(None), calls
+    # While it draws nothing is trained any more: what is drawn after a kill is what would have been drawn without it.
+    calls, path_of_draws = 0, tmp_path / "draws.npz"
+    with pytest.raises(Exception):  # noqa: B017
+        run(path_of_draws, stop_after=n_calls - 3)
+    assert "rounds_0" in checkpoint.load(path_of_draws)
+    same = run(path_of_draws)
+    np.testing.assert_allclose(whole.draws, same.draws, rtol=1e-5)
+    np.testing.assert_allclose(whole.draws, run(path_of_draws).draws, rtol=1e-5)
     with pytest.raises(ValueError, match="checkpoint of 2 parameters; got 1"):
         inference.preconditioned_smc(Target(two_modes, prior=box(2, 5.0)), checkpoint=path, verbose=False)
     other = Target(lambda x: -0.5 * np.sum(x**2, axis=-1), prior=box(1, 5.0))

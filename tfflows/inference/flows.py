@@ -67,14 +67,16 @@ class Trainer:
     Args:
       flow: is compiled here.
       n: number of draws to train and hold out, each time.
+      rng: what the flow's own randomness, if it has any, is seeded with.
     """
 
-    def __init__(self, flow: FlowModel, n: int):
+    def __init__(self, flow: FlowModel, n: int, rng: np.random.Generator):
         self.flow = flow
         self._n_held_out = int(HELD_OUT * n)
         self._n = n - self._n_held_out
         self._first = [weight.numpy() for weight in flow.trainable_weights]
-        flow.compile(keras.optimizers.Adam(LEARNING_RATE, global_clipnorm=10.0))
+        with seeded(rng):
+            flow.compile(keras.optimizers.Adam(LEARNING_RATE, global_clipnorm=10.0))
 
     def __call__(self, z: np.ndarray, weights: np.ndarray, rng: np.random.Generator) -> None:
         """Trains on draws z `[m, n_dim]` with weights `[m]`, which add up to 1; not at all if hardly one has weight."""

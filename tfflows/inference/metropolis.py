@@ -111,7 +111,7 @@ class _Run:
         self.drawn = []
         # The sizes are arguments of a graph: they change.
         self._step, self._scale = (tf.Variable(v, dtype=target.dtype) for v in (0.0, np.ones(target.n_dim)))
-        self._train = Trainer(flow, min(4096, REMEMBERED * n_walkers))
+        self._train = Trainer(flow, min(4096, REMEMBERED * n_walkers), rng)
         self._unconstrained = tf.function(target.unconstrained_log_prob, autograph=False, reduce_retracing=True)
         self._local = tf.function(self._move_locally, autograph=False, reduce_retracing=True)
         self._global = tf.function(self._move_globally, autograph=False, reduce_retracing=True)

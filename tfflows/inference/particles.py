@@ -72,17 +72,18 @@ class Particles:
 
         Groups share the ancestors of their particles, so where moves do not go between modes it is too small.
         """
+        n_groups = min(N_GROUPS, *self.sizes)  # each has a particle of every beta
         starts, each = np.concatenate([[0], np.cumsum(self.sizes)]), []
-        for group in range(N_GROUPS):
+        for group in range(n_groups):
             # Each group finds its own evidences, one beta after another.
             evidences, rows = [0.0], np.zeros(len(self.z), bool)
             for t, beta in enumerate([*self.betas[1:], 1.0], start=1):
-                rows[np.arange(starts[t - 1], starts[t])[group::N_GROUPS]] = True
+                rows[np.arange(starts[t - 1], starts[t])[group::n_groups]] = True
                 likelihood = self.likelihood[rows]
                 log_weights = beta * likelihood - self._log_mixture(likelihood, t, evidences)
                 evidences.append(logsumexp(log_weights) - np.log(rows.sum()))
             each.append(evidences[-1])
-        return float(np.std(each, ddof=1) / np.sqrt(N_GROUPS))
+        return float(np.std(each, ddof=1) / np.sqrt(n_groups))
 
     # Checkpoints.
 

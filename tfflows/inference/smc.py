@@ -68,8 +68,8 @@ def preconditioned_smc(
       n_active: particles moved at a time.
       flow: a `FlowModel` of the unconstrained parameters, which will be trained; a spline flow if None.
       max_iterations: of beta, at most.
-      checkpoint: path of a `.npz`: written after each iteration; if it is there, the run goes on from it. What comes
-        after beta 1 is in none: a run killed there repeats it.
+      checkpoint: path of a `.npz`: written after each iteration and each round of moves at beta 1; if it is there, the
+        run goes on from it.
       verbose: whether it shows its progress.
 
     Raises:
@@ -99,16 +99,11 @@ def preconditioned_smc(
     else:
         run.begin(2 * n_effective)
     with Progress("preconditioned_smc", verbose) as progress:
-        particles = run.particles
-        while (beta := particles.next_beta(n_effective)) < 1.0:
-            if len(particles.betas) > max_iterations:
-                raise RuntimeError(f"Expected beta 1 after {max_iterations} iterations; it is {beta:.3g}.")
-            run.iterate(beta)
+        for what in run.steps(n_effective, max_iterations, n_chains * n_draws):
             if checkpoint is not None:
                 save(checkpoint, run.state())
-            progress(f"beta {beta:.3g}, {run.facts()}")
-        run.settle(progress)
-        return run.result(*run.draw(n_chains * n_draws, progress), n_chains, started)
+            progress(f"{what}, {run.facts()}")
+    return run.result((n_chains, n_draws), started)
 
 
 class _Run:
@@ -116,11 +111,11 @@ class _Run:
 
     def __init__(self, target, flow, rng, n_active):
         self.target, self.flow, self.rng, self.n_active = target, flow, rng, n_active
-        self.particles = self.walkers = None
-        self.settled = False
+        self.particles = None
+        self.settling, self.rounds, self.settled = [], [], False  # at beta 1: rounds of moves before and after the flow
         self.n_evaluations, self.scale, self.remaining = 0, 0.6, 0.0
         self.acceptance = [1.0, 1.0]  # of the last move: short steps and far ones
-        self._train = Trainer(flow, 4 * n_active)
+        self._train = Trainer(flow, 4 * n_active, rng)
         self._evaluate = tf.function(self._densities, autograph=False, reduce_retracing=True)
         self._latent = tf.function(flow.bijector.inverse_and_log_det, autograph=False, reduce_retracing=True)
         self._step = tf.function(self._propose, autograph=False, reduce_retracing=True)
@@ -192,7 +187,23 @@ class _Run:
             )
         self.particles = Particles(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
-    def iterate(self, beta):
+    def steps(self, n_effective, max_iterations, n_wanted):
+        """All that is left to do until there are `n_wanted` draws; after each step it says which it was."""
+        while not self.settling and (beta := self.particles.next_beta(n_effective)) < 1.0:
+            if len(self.particles.betas) > max_iterations:
+                raise RuntimeError(f"Expected beta 1 after {max_iterations} iterations; it is {beta:.3g}.")
+            self._iterate(beta)
+            yield f"beta {beta:.3g}"
+        if not self.settling:
+            self.settling = [self._chosen(self.particles.weights(1.0), 2 * self.n_active)]
+        while not self.settled and len(self.settling) <= MAX_ROUNDS:
+            self._settle()
+            yield f"round {len(self.settling) - 1} at beta 1"
+        while (n := sum(len(z) for z, _, _ in self.rounds)) < n_wanted:
+            self.rounds.append(self._moved((self.rounds or self.settling)[-1], 1.0))
+            yield f"{n + 2 * self.n_active} of {n_wanted} draws"
+
+    def _iterate(self, beta):
         weights = self.particles.weights(beta)
         self._train(self.particles.z, weights, self.rng)
         self.particles.add(beta, *self._moved(self._chosen(weights, self.n_active), beta))
@@ -239,41 +250,27 @@ class _Run:
         z, likelihood, prior, _ = (v.numpy() for v in state)
         return z, likelihood.astype(np.float64), prior.astype(np.float64)
 
-    def settle(self, progress):
-        """Moves particles at beta 1 until their likelihoods stay as they are, training the flow on them."""
-        self.walkers = self._chosen(self.particles.weights(1.0), 2 * self.n_active)
-        history = [self.walkers]
-        for i in range(MAX_ROUNDS):
-            self.walkers = self._moved(self.walkers, 1.0)
-            history = [*history, self.walkers][-SETTLED - 1 :]
-            rows = np.concatenate([z for z, _, _ in history[1:]])
-            self._train(rows, np.full(len(rows), 1.0 / len(rows)), self.rng)
-            progress(f"round {i + 1} at beta 1, {self.facts()}")
-            self.settled = len(history) > SETTLED and _drift(history[0][1], self.walkers[1]) > DRIFT
-            if self.settled:
-                break
-
-    def draw(self, n, progress):
-        """At least `n` particles at beta 1: z, log-likelihood and log-prior; the flow is as it is."""
-        rounds, n_drawn = [], 0
-        while n_drawn < n:
-            self.walkers = self._moved(self.walkers, 1.0)
-            rounds.append(self.walkers)
-            n_drawn += len(self.walkers[0])
-            progress(f"{n_drawn} of {n} draws, {self.facts()}")
-        rows = self.rng.permutation(n_drawn)[:n]
-        return tuple(np.concatenate(part)[rows] for part in zip(*rounds, strict=True))
+    def _settle(self):
+        """Moves particles at beta 1, trains the flow on them, and looks whether their likelihoods stay as they are."""
+        self.settling.append(self._moved(self.settling[-1], 1.0))
+        last = self.settling[-SETTLED - 1 :]
+        rows = np.concatenate([z for z, _, _ in last[1:]])
+        self._train(rows, np.full(len(rows), 1.0 / len(rows)), self.rng)
+        self.settled = len(last) > SETTLED and _drift(last[0][1], last[-1][1]) > DRIFT
 
     def facts(self):
         short, far = self.acceptance
         return f"accepted {short:.2f}, {far:.2f} far, {self.n_evaluations:,} evaluations"
 
-    def result(self, z, likelihood, prior, n_chains, started):
+    def result(self, shape, started):
+        # Of the last round as many as are missing, whichever.
+        rows = self.rng.permutation(sum(len(z) for z, _, _ in self.rounds))[: np.prod(shape)]
+        z, likelihood, prior = (np.concatenate(part)[rows] for part in zip(*self.rounds, strict=True))
         x, jacobian = (v.numpy() for v in self.target.constrain(tf.constant(z)))
         found = evidence(self.target, self.flow, max(len(z), 8 * self.n_active), self.rng)
         of_draws = likelihood + prior - self.flow.log_prob(z).numpy()
         # Which modes walkers are in they keep from draw to draw, where the flow does not fit.
-        n_independent = min(len(self.walkers[0]), self.particles.worth(1.0))
+        n_independent = min(2 * self.n_active, self.particles.worth(1.0))
         log_evidence, error = bridge(of_draws[likelihood > NEVER], found.log_weights, n_independent)
         of_weights = self.particles.log_evidence(1.0)
         # Where draws or the flow have yet to reach, the two estimates with the flow differ.
@@ -293,7 +290,6 @@ class _Run:
             "log_evidence_of_weights_error": self.particles.log_evidence_error(),
             "n_invalid": self.target.n_invalid,
         }
-        shape = (n_chains, len(z) // n_chains)
         return Result(
             draws=x.reshape(*shape, -1),
             log_prob=(likelihood + prior - jacobian).reshape(shape),
@@ -309,8 +305,13 @@ class _Run:
     # Checkpoints.
 
     def state(self):
-        numbers = np.array([self.n_evaluations, self.scale, self.remaining])
-        return self.particles.state() | {"numbers": numbers, "generator": self.rng, "flow": self.flow}
+        numbers = np.array([self.n_evaluations, self.scale, self.remaining, self.settled])
+        state = self.particles.state() | {"numbers": numbers, "generator": self.rng, "flow": self.flow}
+        for name, rounds in (("settling", self.settling), ("rounds", self.rounds)):
+            if rounds:
+                parts = zip(*rounds, strict=True)
+                state |= {f"{name}_{i}": np.stack(part) for i, part in enumerate(parts)}
+        return state
 
     def restore(self, state):
         if state["z"].shape[1] != self.target.n_dim:
@@ -320,8 +321,12 @@ class _Run:
         for kept, value in zip((state["likelihood"], state["prior"]), now, strict=True):
             check_same(kept[-N_CHECKED:], value.numpy())
         self.particles = Particles.restored(state)
-        n_evaluations, self.scale, self.remaining = state["numbers"].tolist()
-        self.n_evaluations = int(n_evaluations)
+        n_evaluations, self.scale, self.remaining, settled = state["numbers"].tolist()
+        self.n_evaluations, self.settled = int(n_evaluations), bool(settled)
+        self.settling, self.rounds = (
+            list(zip(*(state[f"{name}_{i}"] for i in range(3)), strict=True)) if f"{name}_0" in state else []
+            for name in ("settling", "rounds")
+        )
         self.rng = state["generator"]
         self.flow.set_weights(state["flow"])
 

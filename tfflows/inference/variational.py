@@ -103,7 +103,6 @@ def fit_reverse(target, flow, initial, n_steps, n_particles, rng, progress):
     schedule = keras.optimizers.schedules.CosineDecay(
         0.1 * LEARNING_RATE, n_steps, alpha=0.01, warmup_target=LEARNING_RATE, warmup_steps=n_steps // 20
     )
-    flow.compile(keras.optimizers.Adam(schedule, global_clipnorm=10.0), ReverseKL(log_prob))
     rows = np.zeros([n_particles, target.n_dim], target.dtype.as_numpy_dtype)
 
     class Report(keras.callbacks.Callback):
@@ -112,6 +111,7 @@ def fit_reverse(target, flow, initial, n_steps, n_particles, rng, progress):
                 progress(f"step {epoch} of {n_steps}, evidence above {-logs['loss']:.3f}")
 
     with seeded(rng):
+        flow.compile(keras.optimizers.Adam(schedule, global_clipnorm=10.0), ReverseKL(log_prob))
         flow.fit(rows, batch_size=n_particles, epochs=n_steps, callbacks=[Report()], verbose=0)
     return flow, n_steps * n_particles
 
@@ -140,7 +140,7 @@ def _fit_forward(target, flow, n_rounds, rng, progress):
         if i == n_rounds:
             break
         smoothed, _ = diagnostics.pareto_smoothed(found.log_weights)
-        trainer = trainer or Trainer(flow, ROWS_OF_A_ROUND)
+        trainer = trainer or Trainer(flow, ROWS_OF_A_ROUND, rng)
         trainer(found.z, np.exp(smoothed - logsumexp(smoothed)), rng)
     flow.set_weights(kept)
     return n_evaluations
