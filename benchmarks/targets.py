@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from tfflows.inference import Target
 
@@ -78,13 +79,16 @@ def garch(data):
 
     def log_prob(x):
         mu, alpha0, alpha1, share = (x[:, i] for i in range(4))
-        beta1 = share * (1.0 - alpha1)
-        variance, result = tf.fill(tf.shape(mu), tf.constant(data["sigma1"] ** 2, DTYPE)), tf.math.log1p(-alpha1)
-        for before, now in zip([None, *y[:-1]], y, strict=True):
-            if before is not None:
-                variance = alpha0 + alpha1 * (before - mu) ** 2 + beta1 * variance
-            result += normal(now, mu, tf.sqrt(variance))
-        return result
+        # variance_t = beta1 variance_{t-1} + what it gains: a linear recursion, in log2(T) steps.
+        gains = alpha0 + alpha1 * (y[:-1, np.newaxis] - mu) ** 2
+        gains = tf.concat([tf.fill(tf.shape(mu), tf.constant(data["sigma1"] ** 2, DTYPE))[tf.newaxis], gains], axis=0)
+        factors = tf.zeros_like(gains) + share * (1.0 - alpha1)
+
+        def after(first, second):
+            return first[0] * second[0], first[1] * second[0] + second[1]
+
+        _, variance = tfp.math.scan_associative(after, (factors, gains))
+        return tf.reduce_sum(normal(y[:, np.newaxis], mu, tf.sqrt(variance)), axis=0) + tf.math.log1p(-alpha1)
 
     def report(x):
         return np.concatenate([x[..., :3], x[..., 3:] * (1.0 - x[..., 2:3])], axis=-1)
@@ -147,10 +151,14 @@ def hidden_markov(data):
         stay, leave, mu1, gap = (x[:, i] for i in range(4))
         mu = tf.stack([mu1, mu1 + gap], axis=-1)
         move = tf.math.log(tf.stack([tf.stack([stay, 1.0 - stay], -1), tf.stack([leave, 1.0 - leave], -1)], axis=1))
-        state = normal(y[0], mu)
-        for now in y[1:]:
-            state = tf.reduce_logsumexp(state[:, :, tf.newaxis] + move, axis=1) + normal(now, mu)
-        return tf.reduce_logsumexp(state, axis=-1) + normal(mu[:, 0], 3.0) + normal(mu[:, 1], 10.0)
+        # A product of matrices, of which two and two are multiplied at a time: log2(T) steps.
+        parts = move[:, tf.newaxis] + normal(y[1:, np.newaxis, np.newaxis], mu[:, tf.newaxis, tf.newaxis])
+        while (n := parts.shape[1]) > 1:
+            pairs = parts[:, : n // 2 * 2]
+            product = tf.reduce_logsumexp(pairs[:, ::2, :, :, tf.newaxis] + pairs[:, 1::2, tf.newaxis], axis=-2)
+            parts = tf.concat([product, parts[:, n // 2 * 2 :]], axis=1)
+        last = tf.reduce_logsumexp(normal(y[0], mu)[:, :, tf.newaxis] + parts[:, 0], axis=[1, 2])
+        return last + normal(mu[:, 0], 3.0) + normal(mu[:, 1], 10.0)
 
     def report(x):
         stay, leave, mu1, gap = np.moveaxis(x, -1, 0)
