@@ -12,6 +12,7 @@ from scipy.special import logsumexp
 from tfflows.inference import diagnostics
 from tfflows.inference.flows import Trainer, flow_for, seeded
 from tfflows.inference.importance import evidence, importance
+from tfflows.inference.laplace import normal_draws
 from tfflows.inference.progress import Progress
 from tfflows.inference.result import Result
 from tfflows.inference.target import Target
@@ -20,6 +21,7 @@ from tfflows.numerics import check_counts
 
 LEARNING_RATE = 3e-3
 ROWS_OF_A_ROUND = 4096
+N_BEGINNING = 2000  # draws that set location, scale and correlation of the flow
 N_BOUND = 2048  # draws that the evidence's lower bound is the mean of
 
 
@@ -50,8 +52,9 @@ def variational(
       n_chains: number of chains.
       seed: makes it reproducible.
       flow: a `FlowModel` of the unconstrained parameters, which will be trained; a spline flow if None.
-      initial: `[n, n_dim]`, draws in the target's parameters that say where and how wide the flow begins; None takes
-        the prior's, or without one a standard normal distribution of the unconstrained parameters.
+      initial: `[n, n_dim]`, draws in the target's parameters that say where and how wide the flow begins; None looks
+        for the best normal distribution of the unconstrained parameters on ways up from some draws of the prior, or
+        without one of a standard normal distribution.
       n_steps: of the reverse divergence.
       n_particles: draws in each of them.
       n_rounds: of the forward divergence; 0 leaves them out.
@@ -93,7 +96,8 @@ def fit_reverse(target, flow, initial, n_steps, n_particles, rng, progress):
     if not target.has_gradient:
         raise ValueError("Expected a log_prob in TensorFlow, which has gradients; got one in NumPy.")
     flow = flow_for(target, flow, rng)
-    flow.adapt(_beginning(target, initial, rng))
+    beginning, n_gradients = _beginning(target, initial, rng)
+    flow.adapt(beginning)
 
     def log_prob(z):
         value = target.unconstrained_log_prob(z)
@@ -113,15 +117,18 @@ def fit_reverse(target, flow, initial, n_steps, n_particles, rng, progress):
     with seeded(rng):
         flow.compile(keras.optimizers.Adam(schedule, global_clipnorm=10.0), ReverseKL(log_prob))
         flow.fit(rows, batch_size=n_particles, epochs=n_steps, callbacks=[Report()], verbose=0)
-    return flow, n_steps * n_particles
+    return flow, n_steps * n_particles + n_gradients
 
 
 def _beginning(target, initial, rng):
+    """Draws that say where and how wide the flow begins, and how many gradients they took."""
     if initial is not None:
-        return target.unconstrain(initial)
+        return target.unconstrain(initial), 0
     if target.prior is not None:
-        return target.unconstrain(target.sample_prior(2000, rng))
-    return rng.normal(size=(2000, target.n_dim)).astype(target.dtype.as_numpy_dtype)
+        starts = target.unconstrain(target.sample_prior(N_BEGINNING, rng))
+    else:
+        starts = rng.normal(size=(N_BEGINNING, target.n_dim)).astype(target.dtype.as_numpy_dtype)
+    return normal_draws(target, starts, N_BEGINNING, rng)
 
 
 def _fit_forward(target, flow, n_rounds, rng, progress):
