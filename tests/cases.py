@@ -102,6 +102,9 @@ BIJECTORS: dict[str, Callable[[], tfb.Bijector]] = {
     "coupling_spline_any_mask": lambda: coupling(SPLINE, [True, False, True, True, False]),
     "coupling_spline_residual_context": lambda: coupling(SPLINE, tfb.half_mask(D), C, residual=True),
     "coupling_circular": lambda: coupling(TRANSFORMERS["rq_spline_circular"], tfb.half_mask(D), circular=True),
+    "coupling_some_circular": lambda: coupling(
+        SPLINE, [True, False, True, True, False], circular=[True, False], circular_bound=3.0
+    ),
     "coupling_keras_net": lambda: tfb.Coupling(
         Affine(), tfb.half_mask(D), keras.Sequential([keras.layers.Dense(8, "tanh"), keras.layers.Dense(6)])
     ),
@@ -113,6 +116,10 @@ BIJECTORS: dict[str, Callable[[], tfb.Bijector]] = {
     "autoregressive_spline": lambda: autoregressive(SPLINE),
     "autoregressive_spline_residual_context": lambda: autoregressive(SPLINE, C, residual=True, order=ORDER),
     "autoregressive_one_scalar_context": lambda: autoregressive(Affine(), C, n_dim=1),
+    "autoregressive_some_circular_context": lambda: autoregressive(
+        SPLINE, C, order=ORDER, circular=[True, False, True, False, False], circular_bound=3.0
+    ),
+    "autoregressive_two_circular": lambda: autoregressive(SPLINE, n_dim=2, circular=True, circular_bound=3.0),
     "inverse_autoregressive": lambda: tfb.Invert(autoregressive(Affine())),
     "permutation": lambda: tfb.Permutation(ORDER),
     "permutation_reverse": lambda: tfb.Permutation.reverse(D),
@@ -142,6 +149,10 @@ BIJECTORS: dict[str, Callable[[], tfb.Bijector]] = {
     "actnorm_image": lambda: tfb.ActNorm(IMAGE),
     "squeeze": lambda: tfb.Squeeze(IMAGE),
     "bounded": lambda: tfb.Bounded([-8.0, -math.inf, -9.0, -math.inf][:D], [9.0, 8.0, math.inf, math.inf][:D]),
+    "circle": lambda: tfb.Circle([7.0, 360.0], [-3.5, -20.0], 5.0),
+    "blockwise_context": lambda: tfb.Blockwise(
+        [coupling(SPLINE, tfb.half_mask(2), C), tfb.Elementwise(Affine(), 1)], [[4, 0], [2]], D
+    ),
     "logit": lambda: tfb.Logit(D, margin=0.1),
     "squeeze_inverted": lambda: tfb.Invert(tfb.Squeeze(IMAGE)),
     "dequantize": lambda: tfb.Dequantize(IMAGE),
@@ -209,6 +220,11 @@ PRESETS["ResidualFlow_context"] = lambda: tff.ResidualFlow(
 )
 for preset in (tff.InverseUMNNMAF, tff.InverseSOSPF, tff.InverseBPF):
     PRESETS[f"{preset.__name__}_context"] = functools.partial(preset, 3, n_layers=1, hidden=HIDDEN, context_dim=C)
+CIRCULAR = np.array([True, False, False, True, False])
+for preset in (tff.CouplingRQNSF, tff.MaskedAutoregressiveRQNSF, tff.InverseAutoregressiveRQNSF):
+    PRESETS[f"{preset.__name__}_some_circular"] = functools.partial(
+        lambda preset: tff.domains.on_circles(preset(D, **SMALL), CIRCULAR, 5.0)[0], preset
+    )
 PRESETS["SINF"] = lambda: tff.SINF(D, n_layers=3, n_knots=8)
 PRESETS["CouplingRQNSF_circular"] = lambda: tff.CouplingRQNSF(D, **SMALL, circular=True)
 PRESETS["FFJORD"] = lambda: tff.FFJORD(2, hidden=(6, 6), solver=FINE)

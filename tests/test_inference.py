@@ -8,8 +8,8 @@ from scipy import stats
 
 from tfflows import inference
 from tfflows.inference import Result, Target, checkpoint, diagnostics
-from tfflows.inference.laplace import normal_draws
 from tfflows.inference.importance import bridge
+from tfflows.inference.laplace import normal_draws
 
 tfd = tfp.distributions
 pytestmark = pytest.mark.xdist_group("inference")  # one process makes what they share

@@ -17,6 +17,7 @@ ORDER = [
     "nets",
     "transformers",
     "bijectors",
+    "domains",
     "bases",
     "losses",
     "latents",

@@ -5,6 +5,7 @@ from tfflows import (
     bases,
     bijectors,
     datasets,
+    domains,
     export,
     latents,
     losses,
@@ -16,6 +17,7 @@ from tfflows import (
 )
 from tfflows.architectures import *  # noqa: F403
 from tfflows.bijectors import Chain, Invert
+from tfflows.domains import Domain
 from tfflows.mixture import FlowMixture
 from tfflows.model import FlowModel
 
@@ -24,6 +26,7 @@ __version__ = "0.1.0"
 __all__ = [
     *architectures.__all__,
     "Chain",
+    "Domain",
     "FlowMixture",
     "FlowModel",
     "Invert",
@@ -31,6 +34,7 @@ __all__ = [
     "bases",
     "bijectors",
     "datasets",
+    "domains",
     "export",
     "latents",
     "losses",

@@ -296,6 +296,49 @@ class UniformBox(Base):
 
 
 @register
+class NormalAndCircular(Base):
+    """Standard-normal numbers, and circular ones that are uniform.
+
+    Args:
+      circular: `[D]` booleans, which are circular.
+      bound: these are in [-bound, bound).
+    """
+
+    def __init__(self, circular: Sequence[bool], bound: float, **kwargs):
+        super().__init__(len(circular), **kwargs)
+        if not bound > 0.0:
+            raise ValueError(f"Expected bound > 0; got {bound}.")
+        self.circular, self.bound = np.asarray(circular, bool), float(bound)
+
+    def log_prob(self, z, temperature=1.0):
+        z = tf.convert_to_tensor(z)
+        temperature = tf.cast(temperature, z.dtype)
+        normal = _normal_log_prob(z / temperature) - tf.math.log(temperature)
+        uniform = tf.fill(tf.shape(z), tf.cast(-math.log(2.0 * self.bound), z.dtype))
+        # Any number stands for one on the circle, whatever rounding made of it.
+        return self._sum(tf.where(self.circular, uniform, normal))
+
+    def sample(self, shape, seed, temperature=1.0):
+        seeds, shape, dtype = _split(seed), self._full_shape(shape), self.variable_dtype
+        normal = tf.cast(temperature, dtype) * _normal(shape, seeds[0], dtype)
+        return tf.where(self.circular, _uniform(shape, seeds[1], dtype, -self.bound, self.bound), normal)
+
+    @property
+    def n_uniform(self):
+        return 2 * self._n_dim
+
+    def from_uniform(self, uniform, temperature):
+        normal = self._for_each_row(temperature) * self._as_events(_normal_from_uniform(uniform))
+        flat = self._as_events(uniform[:, : self._n_dim])
+        return tf.where(self.circular, self.bound * (2.0 * flat - 1.0), normal)
+
+    def get_config(self):
+        config = super().get_config()
+        del config["event_shape"]
+        return {**config, "circular": self.circular.tolist(), "bound": self.bound}
+
+
+@register
 class FromTFP(Base):
     """A stock TFP distribution without variables as base, such as `tfd.MultivariateNormalTriL(...)`.
 

@@ -160,8 +160,7 @@ class Density(TrainableModel):
 
     def _check_value(self, verb, value):
         value = self.accepts.value(value)
-        if self.accepts.is_discrete and verb in ("log_prob", "log_probs"):
-            inputs.check_pixels(value, "x")
+        self.accepts.check_domain(value, exact=verb != "encode")
         return value
 
     def _draw(self, verb, n, context, seed, temperature, batch_size):

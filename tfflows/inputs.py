@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import math
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -57,7 +58,8 @@ class Inputs:
       dtype: the flow's NumPy dtype; integers become it.
       keep_float64: whether float64 data stay float64, because the bijector uses all their digits.
       n_classes: number of classes, if the context is one: given as labels `[n]` or as one-hot vectors.
-      is_discrete: whether the data are pixel values 0 to 255.
+      is_discrete: whether data, or columns of them, are integers.
+      domain: raises where there are no data (`Bijector.check`).
     """
 
     event_shape: tuple[int, ...]
@@ -66,6 +68,12 @@ class Inputs:
     keep_float64: bool
     n_classes: int | None = None
     is_discrete: bool = False
+    domain: Callable = lambda x, what, *, exact: None
+
+    def check_domain(self, value, what: str = "x", *, exact: bool = True) -> None:
+        """Raises if rows of `value` are where there are no data, and says which."""
+        if not is_symbolic(value):
+            self.domain(np.asarray(value), what, exact=exact)
 
     @property
     def evaluation_rows(self) -> int:
@@ -132,8 +140,7 @@ class Inputs:
         x = np.asarray(self.value(x))
         if len(x) == 0:
             raise ValueError("Expected at least one row of data; got none.")
-        if self.is_discrete:
-            check_pixels(x, "x")
+        self.check_domain(x)
         context = self.context(context, len(x))
         weight = None if weight is None else self._weight(weight, len(x))
         return Rows(x, None if context is None else np.asarray(context), weight)
@@ -270,21 +277,6 @@ def check_finite(value, what: str) -> None:
     if len(bad):
         first = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
         raise ValueError(f"Expected finite numbers in {what}; got NaN or inf in {len(bad)} rows: {first}.")
-
-
-def check_pixels(value, what: str) -> None:
-    """Raises unless all are whole numbers from 0 to 255; warns where they look as if divided by 255."""
-    if is_symbolic(value) or np.size(value) == 0:
-        return
-    array = np.asarray(value)
-    low, high = float(array.min()), float(array.max())
-    if low < 0.0 or high > 255.0 or not np.array_equal(array, np.floor(array)):
-        raise ValueError(
-            f"Expected whole pixel values from 0 to 255 in {what}; got numbers from {low:.4g} to {high:.4g}. "
-            "Undo a division by 255, or round."
-        )
-    if high == 1.0 and array.size > 1:
-        warnings.warn(f"The pixels in {what} are 0 or 1, of 0 to 255: multiply black and white by 255.", stacklevel=4)
 
 
 def first_rows(dataset: tf.data.Dataset, n_rows: int) -> Rows:

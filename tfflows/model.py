@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -9,6 +12,7 @@ import tensorflow_probability as tfp
 from tfflows import bases, inputs, latents, summary
 from tfflows.bijectors.base import Bijector, describe
 from tfflows.density import Density
+from tfflows.domains import Domain, on_domain
 from tfflows.randomness import seeded_uniform
 from tfflows.serialization import deserialize, register, serialize
 
@@ -23,20 +27,33 @@ class FlowModel(Density):
 
     Args:
       bijector: the invertible map, such as a preset (`RealNVP(n_dim)`), or a `Chain`.
-      base: distribution of the latents: one of `bases`, or a TFP distribution without variables; a standard
-        normal by default.
+      base: distribution of the latents: one of `bases`, or a TFP distribution without variables; by default a standard
+        normal, and uniform for circular numbers of a `domain`.
+      domain: where each column of a table lives, a list of `Domain`s; by default all are real. Densities are then of
+        the data as they are, samples never leave the domain, and data outside are refused. With integer or
+        categorical columns `log_prob` is of their probability, and a mean of several points (`bijectors.Integers`).
 
     Raises:
-      ValueError: if bijector and base do not fit each other.
+      ValueError: if bijector, base and domain do not fit each other.
     """
 
-    def __init__(self, bijector: Bijector, base: bases.Base | None = None, **kwargs):
+    def __init__(
+        self,
+        bijector: Bijector,
+        base: bases.Base | None = None,
+        domain: Sequence[Domain] | None = None,
+        **kwargs,
+    ):
         if not isinstance(bijector, Bijector):
             raise ValueError(
                 f"Expected a bijector of tfflows; got {bijector!r}. A stock TFP one goes inside a `Chain`."
             )
         if bijector.event_shape is None:
             raise ValueError("Expected a bijector that knows its event shape, which no part of this one does.")
+        if domain is not None:
+            bijector, circular, bound = on_domain(bijector, domain)
+            if base is None and circular.any():
+                base = bases.NormalAndCircular(circular, bound)
         latent_shape = bijector.latent_shape
         if base is None:
             base = bases.StandardNormal(latent_shape)
@@ -58,6 +75,7 @@ class FlowModel(Density):
             bijector.accepts_float64,
             bijector.n_classes,
             bijector.is_discrete,
+            bijector.check,
         )
         self.built = True
 
@@ -133,10 +151,14 @@ class FlowModel(Density):
     # What they compute, in graph.
 
     def _log_prob(self, x, context, temperature=1.0):
-        x, log_weight = self.bijector.dequantize(x, context)
-        z, log_det = self._encode(x, context)
+        points, log_weight = self.bijector.dequantize(x, context)
+        z, log_det = self._encode(points, context)
         log_prob = self.base.log_prob(z, temperature) + log_det
-        return log_prob if log_weight is None else log_prob + log_weight
+        if log_weight is not None:
+            log_prob += log_weight
+        if len(points.shape) > len(x.shape):  # several points of each row
+            log_prob = tf.reduce_logsumexp(log_prob, axis=0) - math.log(points.shape[0])
+        return log_prob
 
     def _encode(self, x, context):
         return self.bijector.inverse_and_log_det(x, context)

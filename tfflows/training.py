@@ -306,10 +306,14 @@ class TrainableModel(keras.Model):
         loss = _weighted_mean(self.flow_loss(self, x, context), weight)
         return self._track(loss, weight)
 
+    def _has_bits(self):
+        """Whether its data are integers throughout, as pixels are."""
+        return self.accepts.is_discrete and len(self.accepts.event_shape) == 3
+
     def _trackers(self):
         """Metrics, and what the loss is divided by for each."""
         trackers = [(self.loss_tracker, 1.0)]
-        if self.accepts.is_discrete and isinstance(self.flow_loss, NegativeLogLikelihood):
+        if self._has_bits() and isinstance(self.flow_loss, NegativeLogLikelihood):
             trackers.append((self.bits_tracker, math.prod(self.accepts.event_shape) * math.log(2.0)))
         return trackers
 

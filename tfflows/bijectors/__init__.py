@@ -2,10 +2,12 @@
 
 from tfflows.bijectors.autoregressive import MaskedAutoregressive
 from tfflows.bijectors.base import Bijector
+from tfflows.bijectors.blockwise import Blockwise
 from tfflows.bijectors.composition import Chain, Invert
 from tfflows.bijectors.continuous import ContinuousFlow, ExactTrace, HutchinsonTrace
 from tfflows.bijectors.coupling import Coupling, alternating_mask, checkerboard_mask, half_mask
-from tfflows.bijectors.domain import Bounded
+from tfflows.bijectors.discrete import Frequencies, Integers
+from tfflows.bijectors.domain import Bounded, Circle, Simplex, Sphere
 from tfflows.bijectors.elementwise import Elementwise
 from tfflows.bijectors.images import Dequantize, Logit, Squeeze
 from tfflows.bijectors.linear import LU, QR, Householder, MatrixExponential, Permutation, RandomRotation
@@ -20,16 +22,20 @@ __all__ = [
     "QR",
     "ActNorm",
     "Bijector",
+    "Blockwise",
     "Bounded",
     "Chain",
+    "Circle",
     "ContinuousFlow",
     "Coupling",
     "Dequantize",
     "Elementwise",
     "ExactLogDet",
     "ExactTrace",
+    "Frequencies",
     "Householder",
     "HutchinsonTrace",
+    "Integers",
     "Invert",
     "Logit",
     "MaskedAutoregressive",
@@ -42,7 +48,9 @@ __all__ = [
     "RandomRotation",
     "Residual",
     "RussianRoulette",
+    "Simplex",
     "Sliced",
+    "Sphere",
     "Squeeze",
     "Standardize",
     "Sylvester",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from tfflows.bijectors.base import Bijector
-from tfflows.nets import MADE, build_conditioner, conditioner, describe_net, run_sequentially
+from tfflows.nets import MADE, build_conditioner, conditioner, describe_net, net_on_circles, run_sequentially
 from tfflows.numerics import inverse_permutation, permute, sum_event
 from tfflows.serialization import register
 from tfflows.transformers import Transformer
@@ -62,6 +62,15 @@ class MaskedAutoregressive(Bijector):
         x, log_det = run_sequentially(self._transformer.forward_and_log_det, self._net.stages(context), z)
         x = permute(tf.transpose(x), order)
         return tf.reshape(x, shape), tf.reshape(tf.reduce_sum(log_det, axis=0), shape[:-1])
+
+    @property
+    def circle_bound(self):
+        return self._transformer.circle_bound
+
+    def on_circles(self, circular, bound):
+        transformer = self._transformer.on_circles(circular, bound)
+        net = net_on_circles(self._net, circular, bound, len(circular) * transformer.n_parameters)
+        return MaskedAutoregressive(transformer, net, self.context_dim), circular
 
     def describe(self):
         return f"MaskedAutoregressive: {self._transformer}, {describe_net(self._net)}"

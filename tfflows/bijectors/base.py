@@ -100,8 +100,38 @@ class Bijector(tfb.Bijector):
 
     @property
     def is_discrete(self) -> bool:
-        """Whether the data are integers, 0 to 255, and densities are probabilities of them."""
+        """Whether data, or some of their columns, are integers, and densities are probabilities of them."""
         return False
+
+    def check(self, x: np.ndarray, what: str, columns: Sequence[int] | None = None, *, exact: bool = True) -> None:
+        """Raises a ValueError if data lie where there are none; by default all are welcome.
+
+        Args:
+          x: `[n, *event]`, finite.
+          what: its name in the error.
+          columns: the numbers of its columns there, if it is a part of a table.
+          exact: whether integers must be integers; else points that stand for them will do.
+        """
+
+    @property
+    def circle_bound(self) -> float | None:
+        """Half the period that circular scalars of its data must have; None if it does not say."""
+        return None
+
+    def on_circles(self, circular: np.ndarray, bound: float) -> tuple[Bijector, np.ndarray]:
+        """A new one of these settings, of whose data some scalars are circular, and which of its latents are.
+
+        Args:
+          circular: `[D]` booleans.
+          bound: circular scalars have the period 2 * bound.
+
+        Raises:
+          ValueError: if it is none that leaves circles as they are.
+        """
+        raise ValueError(
+            f"Expected couplings or autoregressive maps with splines, Standardize and permutations for circular "
+            f"columns; got {self.name}."
+        )
 
     @property
     def default_loss(self):
@@ -232,3 +262,25 @@ class Bijector(tfb.Bijector):
 def describe(part) -> str:
     """One line about any bijector."""
     return part.describe() if isinstance(part, Bijector) else f"tfb.{type(part).__name__.lstrip('_')}"
+
+
+def check_range(
+    x: np.ndarray, low: Sequence[float], high: Sequence[float], what: str, columns: Sequence[int] | None, bad=None
+) -> None:
+    """Raises a ValueError for numbers of `x` `[n, D]` out of [low, high], or `bad`: of the first such column."""
+    outside = ~((x >= np.asarray(low)) & (x <= np.asarray(high)))
+    if bad is not None:
+        outside |= bad
+    for i in np.flatnonzero(outside.any(axis=0)):
+        column = i if columns is None else columns[i]
+        kind = "numbers" if bad is None else "whole numbers"
+        refuse(outside[:, i], f"{kind} from {low[i]:g} to {high[i]:g} in column {column}", x[:, i], what)
+
+
+def refuse(bad: np.ndarray, expected: str, x: np.ndarray, what: str) -> None:
+    """Raises a ValueError that names rows where `bad` `[n]` is true, if there are any."""
+    rows = np.flatnonzero(bad)
+    if len(rows):
+        first = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
+        value = np.array2string(np.asarray(x[rows[0]]), precision=6, threshold=6)
+        raise ValueError(f"Expected {expected} of {what}; got {value} and the like in {len(rows)} rows: {first}.")

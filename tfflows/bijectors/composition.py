@@ -230,6 +230,15 @@ class Chain(Bijector):
     def is_discrete(self):
         return getattr(self._parts[0], "is_discrete", False)
 
+    def check(self, x, what, columns=None, *, exact=True):
+        if isinstance(self._parts[0], Bijector):
+            self._parts[0].check(x, what, columns, exact=exact)
+
+    @property
+    def circle_bound(self):
+        bounds = (getattr(part, "circle_bound", None) for part in self._parts)
+        return next((bound for bound in bounds if bound is not None), None)
+
     @property
     def n_classes(self):
         return merge("number of classes", [b.n_classes for b in self._parts if isinstance(b, Bijector)])
@@ -270,6 +279,10 @@ class Invert(Bijector):
 
     def _inverse_and_log_det(self, x, context):
         return _one_pass(self._inverted, "forward", x, context, self.inverse_min_event_ndims)
+
+    @property
+    def circle_bound(self):
+        return getattr(self._inverted, "circle_bound", None)
 
     @property
     def latent_shape(self):

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfflows.bijectors.base import Bijector
-from tfflows.nets import build_conditioner, conditioner, describe_net
+from tfflows.nets import build_conditioner, conditioner, describe_net, net_on_circles
 from tfflows.numerics import inverse_permutation, permute, split_last, sum_event
 from tfflows.serialization import register
 from tfflows.transformers import Transformer
@@ -103,6 +103,17 @@ class Coupling(Bijector):
             passed = tf.broadcast_to(passed, tf.concat([tf.shape(changed)[:-1], [self._n_passed]], axis=0))
         merged = permute(tf.concat([passed, changed], axis=-1), inverse_permutation(self._order))
         return merged, sum_event(log_det, event_ndims)
+
+    @property
+    def circle_bound(self):
+        return self._transformer.circle_bound
+
+    def on_circles(self, circular, bound):
+        ordered = np.asarray(circular)[self._order]
+        transformer = self._transformer.on_circles(ordered[self._n_passed :], bound)
+        n_outputs = self._n_transformed * transformer.n_parameters
+        net = net_on_circles(self._net, ordered[: self._n_passed], bound, n_outputs)
+        return Coupling(transformer, self.parameters["mask"], net, self.context_dim), circular
 
     def describe(self):
         return (

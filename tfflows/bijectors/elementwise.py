@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfflows.bijectors.base import Bijector
-from tfflows.nets import Constant, build_conditioner, check_net_and_context, conditioner
+from tfflows.nets import Constant, build_conditioner, check_net_and_context, conditioner, net_on_circles
 from tfflows.numerics import split_last, sum_event
 from tfflows.serialization import register
 from tfflows.transformers import Transformer
@@ -76,6 +77,16 @@ class Elementwise(Bijector):
     def _inverse_and_log_det(self, x, context):
         z, log_det = self._transformer.inverse_and_log_det(x, self._params(x.dtype, context))
         return z, sum_event(log_det, len(self.event_shape))
+
+    @property
+    def circle_bound(self):
+        return self._transformer.circle_bound
+
+    def on_circles(self, circular, bound):
+        transformer, (n_dim,), net = self._transformer.on_circles(circular, bound), self.event_shape, self._net
+        if net is not None:
+            net = net_on_circles(net, np.zeros(self.context_dim, bool), bound, n_dim * transformer.n_parameters)
+        return Elementwise(transformer, n_dim, net, self.context_dim, self.parameters["initializer"]), circular
 
     def describe(self):
         return f"Elementwise: {self._transformer}"

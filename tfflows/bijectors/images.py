@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -119,6 +120,10 @@ class Dequantize(Bijector):
     def is_discrete(self):
         return True
 
+    def check(self, x, what, columns=None, *, exact=True):
+        if exact:  # what is on its way between two images will do, else
+            check_pixels(x, what)
+
     def _log_det(self, value, sign):
         log_det = -sign * math.prod(self.event_shape) * math.log(PIXEL_VALUES)
         return tf.fill(tf.shape(value)[:-3], tf.cast(log_det, value.dtype))
@@ -209,3 +214,17 @@ class Logit(Bijector):
 def _log_logistic(x):
     """The logistic density's logarithm, which is that of the slope of the logistic function too."""
     return -tf.nn.softplus(x) - tf.nn.softplus(-x)
+
+
+def check_pixels(array: np.ndarray, what: str) -> None:
+    """Raises unless all are whole numbers from 0 to 255; warns where they look as if divided by 255."""
+    if np.size(array) == 0:
+        return
+    low, high = float(array.min()), float(array.max())
+    if low < 0.0 or high > 255.0 or not np.array_equal(array, np.floor(array)):
+        raise ValueError(
+            f"Expected whole pixel values from 0 to 255 in {what}; got numbers from {low:.4g} to {high:.4g}. "
+            "Undo a division by 255, or round."
+        )
+    if high == 1.0 and array.size > 1:
+        warnings.warn(f"The pixels in {what} are 0 or 1, of 0 to 255: multiply black and white by 255.", stacklevel=6)

@@ -51,6 +51,9 @@ class Permutation(Bijector):
     def _inverse_and_log_det(self, x, context):
         return permute(x, self._undo), tf.zeros(tf.shape(x)[:-1], x.dtype)
 
+    def on_circles(self, circular, bound):
+        return self, np.asarray(circular)[self._undo]
+
     def describe(self):
         return f"Permutation of {len(self._permutation)}"
 

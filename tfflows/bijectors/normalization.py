@@ -52,8 +52,14 @@ class _Normalization(Bijector):
             weight = np.repeat(np.asarray(sample_weight, np.float64), self._repeats)
             location = np.average(x, axis=0, weights=weight)
             scale = np.sqrt(np.average((x - location) ** 2, axis=0, weights=weight))
+        if (alone := self._left_alone()) is not None:
+            location, scale = np.where(alone, 0.0, location), np.where(alone, 1.0, scale)
         _warn_about_scale(location, scale)
         self._statistics.set(location, np.where(scale > 0.0, scale, 1.0))
+
+    def _left_alone(self):
+        """Which scalars are not scaled; None for all that are."""
+        return None
 
     def _forward_and_log_det(self, z, context):
         location, log_scale = (tf.cast(s, z.dtype) for s in self._statistics(None))
@@ -80,16 +86,28 @@ class Standardize(_Normalization):
 
     Args:
       event_shape: shape of an event; an int is one axis.
+      circular: which scalars of `[D]` are circular and stay as they are; by default none.
     """
 
-    def __init__(self, event_shape: int | Sequence[int], name: str | None = None):
+    def __init__(
+        self, event_shape: int | Sequence[int], circular: Sequence[bool] | None = None, name: str | None = None
+    ):
         parameters = dict(locals())
         shape = (event_shape,) if isinstance(event_shape, int) else tuple(event_shape)
+        if circular is not None and np.shape(circular) != shape:
+            raise ValueError(f"Expected circular of shape {shape}; got {np.shape(circular)}.")
         super().__init__(parameters, shape, channels=shape, trainable=False, name=name)
+        self._circular = None if circular is None else np.asarray(circular, bool)
 
     @property
     def accepts_float64(self):
         return True
+
+    def _left_alone(self):
+        return self._circular
+
+    def on_circles(self, circular, bound):
+        return Standardize(self.event_shape, np.asarray(circular).tolist()), circular
 
 
 @register

@@ -55,7 +55,7 @@ def signatures(flow, batch_size: int | None = None) -> dict[str, Signature]:
         z = spec("z", flow.base.event_shape)
         found["encode"] = Signature(lambda x, context=None: {"z": flow._encode(x, context)[0]}, [x, *context])
         found["decode"] = Signature(lambda z, context=None: {"x": flow._decode(z, context)[0]}, [z, *context])
-        if accepts.is_discrete:
+        if len(accepts.event_shape) == 3:  # an image
             ends = [spec("x0", accepts.event_shape), spec("x1", accepts.event_shape), spec("t")]
 
             def interpolate(x0, x1, t, context=None):

@@ -5,13 +5,20 @@ which a bijector hands to a transformer as parameters. Its last layer starts at 
 parameters mean the identity, so every flow starts as the identity map.
 """
 
-from tfflows.nets.conditioning import as_rows, build_conditioner, check_net_and_context, conditioner, describe_net
+from tfflows.nets.conditioning import (
+    as_rows,
+    build_conditioner,
+    check_net_and_context,
+    conditioner,
+    describe_net,
+    net_on_circles,
+)
 from tfflows.nets.convolutional import ConvNet, uncompiled
 from tfflows.nets.feedforward import MLP
 from tfflows.nets.integrand import Integrand
 from tfflows.nets.lipschitz import LipschitzMLP
 from tfflows.nets.made import MADE
-from tfflows.nets.parameters import AffineMap, Constant, Statistics
+from tfflows.nets.parameters import AffineMap, Constant, Shares, Statistics
 from tfflows.nets.sequential import run_sequentially, unrolled
 from tfflows.nets.velocity import Potential, Velocity
 
@@ -24,6 +31,7 @@ __all__ = [
     "Integrand",
     "LipschitzMLP",
     "Potential",
+    "Shares",
     "Statistics",
     "Velocity",
     "as_rows",
@@ -31,6 +39,7 @@ __all__ = [
     "check_net_and_context",
     "conditioner",
     "describe_net",
+    "net_on_circles",
     "run_sequentially",
     "uncompiled",
     "unrolled",

@@ -43,6 +43,17 @@ def check_net_and_context(net, context_dim: int | None) -> None:
         raise ValueError(f"Expected net and context_dim both or neither; got net={net} and context_dim={context_dim}.")
 
 
+def net_on_circles(net: keras.layers.Layer, circular: np.ndarray, bound: float, n_outputs: int) -> keras.layers.Layer:
+    """A new net of the same settings, some of whose inputs are circular (see `FeedForward.on_circles`).
+
+    Raises:
+      ValueError: for another net than MLP and MADE.
+    """
+    if not hasattr(net, "on_circles"):
+        raise ValueError(f"Expected an MLP or MADE, which hears circular columns without a seam; got {net!r}.")
+    return net.on_circles(np.asarray(circular), bound, n_outputs)
+
+
 def conditioner(net: keras.layers.Layer, x: tf.Tensor, context: tf.Tensor | None, event_ndims: int = 1) -> tf.Tensor:
     """Calls `net` on any number of batch axes, in the dtype of `x`.
 

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfflows.numerics import times
+from tfflows.numerics import permute, times
 from tfflows.serialization import register
 
 
@@ -92,11 +92,15 @@ class FeedForward(keras.layers.Layer):
     """What MLP and MADE share: a stack of linear layers, masked or not, with context.
 
     Plain: h = act(W1 x + C1 context), h = act(W h + b), ...; residual: blocks
-    h + W''(act(W' act(h) + C context)) of one width. The output layer starts at zero.
+    h + W''(act(W' act(h) + C context)) of one width. The output layer starts at zero. Of circular inputs the first
+    layer sees cosine and sine, so that its outputs have no seam.
     """
 
-    def __init__(self, hidden, activation, residual, **kwargs):
+    def __init__(self, hidden, activation, residual, circular=False, circular_bound=math.pi, **kwargs):
         super().__init__(**kwargs)
+        # One boolean for all inputs, or one for each.
+        self.circular = bool(circular) if np.ndim(circular) == 0 else tuple(bool(c) for c in circular)
+        self.circular_bound = float(circular_bound)
         self.hidden = hidden_widths(hidden)
         self.activation = keras.activations.get(activation)
         self.residual = bool(residual)
@@ -110,10 +114,41 @@ class FeedForward(keras.layers.Layer):
         """Of the inputs, the units of each hidden layer and the outputs, as in `Linear`; None if all hear all."""
         raise NotImplementedError  # abstract
 
+    def on_circles(self, circular: np.ndarray, bound: float, n_outputs: int) -> FeedForward:
+        """A new net of these settings, some of whose inputs are circular.
+
+        Args:
+          circular: `[n_inputs]` booleans.
+          bound: circular inputs have the period 2 * bound.
+          n_outputs: how many numbers it puts out.
+        """
+        raise NotImplementedError  # abstract
+
+    def _is_circular(self, n_inputs):
+        circular = np.broadcast_to(self.circular, [n_inputs]) if np.ndim(self.circular) == 0 else self.circular
+        if len(circular) != n_inputs:
+            raise ValueError(f"Expected circular of length {n_inputs}, the number of inputs; got {len(circular)}.")
+        return np.asarray(circular)
+
+    def _heard(self, n_inputs):
+        """The numbers of the inputs that the first layer sees: the others, and circular ones twice."""
+        circular = self._is_circular(n_inputs)
+        return np.concatenate([np.flatnonzero(part) for part in (~circular, circular, circular)])
+
+    def _embedded(self, x):
+        """What the first layer sees of inputs `[..., n_inputs]`."""
+        circular = self._is_circular(x.shape[-1])
+        if not circular.any():
+            return x
+        ordered, n_others = permute(x, np.argsort(circular, kind="stable")), int(np.sum(~circular))
+        angle = (np.pi / self.circular_bound) * ordered[..., n_others:]
+        return tf.concat([ordered[..., :n_others], tf.cos(angle), tf.sin(angle)], axis=-1)
+
     def build(self, x_shape, context_shape=None):
-        n_inputs = x_shape[-1]
+        heard = self._heard(x_shape[-1])
+        n_inputs = len(heard)
         widths = self.hidden
-        degrees = self._degrees(n_inputs, context_shape is not None)
+        degrees = self._degrees(x_shape[-1], context_shape is not None)
         pairs = itertools.repeat(None) if degrees is None else itertools.pairwise(degrees)
         first = self._linear("first", n_inputs, widths[0], next(pairs))
         n_context = 0 if context_shape is None else context_shape[-1]
@@ -147,7 +182,7 @@ class FeedForward(keras.layers.Layer):
         return [layer.masked_kernel() for layer in self.linears]
 
     def call(self, x, context=None):
-        return self._values(x, context, self.kernels())[-1]
+        return self._values(self._embedded(x), context, self.kernels())[-1]
 
     def _values(self, x, context, kernels):
         """What each linear layer returns, the sum of a block included."""
@@ -184,6 +219,8 @@ class FeedForward(keras.layers.Layer):
     def get_config(self):
         activation = keras.activations.serialize(self.activation)
         config = {"hidden": self.hidden, "activation": activation, "residual": self.residual}
+        if np.any(self.circular):
+            config |= {"circular": self.circular, "circular_bound": self.circular_bound}
         return {**super().get_config(), **config}
 
 
@@ -196,8 +233,9 @@ class MLP(FeedForward):
       hidden: widths of the hidden layers; each width after the first is one block if `residual`.
       activation: a Keras activation.
       residual: pre-activation residual blocks of two layers each; all widths must be equal.
-      circular: the inputs are angles in radians: the net sees their cosines and sines, so that its
-        outputs have no seam at +-pi.
+      circular: whether the inputs, or which of them, are circular: the net sees their cosines and sines, so that its
+        outputs have no seam.
+      circular_bound: circular inputs have the period 2 * circular_bound; pi for angles in radians.
     """
 
     def __init__(
@@ -207,12 +245,12 @@ class MLP(FeedForward):
         activation="relu",
         *,
         residual: bool = False,
-        circular: bool = False,
+        circular: bool | Sequence[bool] = False,
+        circular_bound: float = math.pi,
         **kwargs,
     ):
-        super().__init__(hidden, activation, residual, **kwargs)
+        super().__init__(hidden, activation, residual, circular, circular_bound, **kwargs)
         self.n_outputs = int(n_outputs)
-        self.circular = bool(circular)
 
     def _n_outputs(self):
         return self.n_outputs
@@ -220,17 +258,12 @@ class MLP(FeedForward):
     def _degrees(self, n_inputs, with_context):
         return None
 
-    def build(self, x_shape, context_shape=None):
-        n_inputs = x_shape[-1] * (2 if self.circular else 1)
-        super().build((*x_shape[:-1], n_inputs), context_shape)
-
-    def call(self, x, context=None):
-        if self.circular:
-            x = tf.concat([tf.cos(x), tf.sin(x)], axis=-1)
-        return super().call(x, context)
+    def on_circles(self, circular, bound, n_outputs):
+        config = self.get_config() | {"circular": circular.tolist(), "circular_bound": bound, "n_outputs": n_outputs}
+        return type(self).from_config(config)
 
     def get_config(self):
-        return {**super().get_config(), "n_outputs": self.n_outputs, "circular": self.circular}
+        return {**super().get_config(), "n_outputs": self.n_outputs}
 
 
 def spread(n_in: int) -> keras.initializers.Initializer:

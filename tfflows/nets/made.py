@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 
@@ -9,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfflows.nets.feedforward import FeedForward
-from tfflows.nets.sequential import Layer, Stages
+from tfflows.nets.sequential import Circles, Layer, Stages
 from tfflows.numerics import split_last
 from tfflows.serialization import register
 
@@ -28,6 +29,7 @@ class MADE(FeedForward):
       hidden, activation, residual: as in `MLP`.
       order: order[i] is the position of scalar i in the sequence, a permutation of 0 .. D - 1;
         left to right by default.
+      circular, circular_bound: as in `MLP`.
 
     The output has shape `[..., n_parameters, D]`.
 
@@ -49,9 +51,11 @@ class MADE(FeedForward):
         *,
         order: Sequence[int] | None = None,
         residual: bool = False,
+        circular: bool | Sequence[bool] = False,
+        circular_bound: float = math.pi,
         **kwargs,
     ):
-        super().__init__(hidden, activation, residual, **kwargs)
+        super().__init__(hidden, activation, residual, circular, circular_bound, **kwargs)
         self.n_dim = int(n_dim)
         self.n_parameters = int(n_parameters)
         self.order = np.arange(self.n_dim) if order is None else np.asarray(order)
@@ -74,7 +78,11 @@ class MADE(FeedForward):
         # Counted down from D - 1, so that a layer too narrow for all degrees still lets every input through.
         n_degrees = self.n_dim - low
         hidden = [self.n_dim - 1 - np.arange(width)[::-1] * n_degrees // width for width in self.hidden]
-        return [self.order + 1, *hidden, np.tile(self.order, self.n_parameters)]
+        return [self.order[self._heard(n_inputs)] + 1, *hidden, np.tile(self.order, self.n_parameters)]
+
+    def on_circles(self, circular, bound, n_outputs):
+        config = {"circular": circular.tolist(), "circular_bound": bound, "n_parameters": n_outputs // self.n_dim}
+        return type(self).from_config(self.get_config() | config)
 
     def call(self, x, context=None):
         return split_last(super().call(x, context), [self.n_parameters, self.n_dim])
@@ -87,7 +95,7 @@ class MADE(FeedForward):
         Args:
           context: `[n, n_context]`, if it hears one.
         """
-        sources = _groups(self.order, self.n_dim)
+        sources = _groups(self.order[self._heard(self.n_dim)], self.n_dim)
         layers = []
         for layer in self.linears:
             groups = _groups(layer.degrees[1], self.n_dim)
@@ -102,7 +110,9 @@ class MADE(FeedForward):
                 )
             )
             sources = groups
-        return Stages(tuple(layers), tuple(layer.skip for layer in self.linears[:-1]), self.activation)
+        circular = self._is_circular(self.n_dim)[np.argsort(self.order)]
+        circles = Circles(circular, self.circular_bound) if circular.any() else None
+        return Stages(tuple(layers), tuple(layer.skip for layer in self.linears[:-1]), self.activation, circles)
 
     def get_config(self):
         config = {"n_dim": self.n_dim, "n_parameters": self.n_parameters, "order": self.order.tolist()}

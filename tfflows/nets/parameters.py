@@ -98,3 +98,36 @@ class AffineMap(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "n_dim": self.n_dim}
+
+
+@register
+class Shares(keras.layers.Layer):
+    """Shares of the categories of several columns, set from data, and whether that has happened.
+
+    Args:
+      sizes: number of categories of each column; all are equal at first.
+    """
+
+    def __init__(self, sizes: Sequence[int], **kwargs):
+        super().__init__(trainable=False, **kwargs)
+        self.sizes = tuple(int(n) for n in sizes)
+        self.value = self.add_weight(
+            shape=(len(self.sizes), max(self.sizes)), initializer="zeros", trainable=False, name="value"
+        )
+        self.adapted = self.add_weight(shape=(), initializer="zeros", trainable=False, name="adapted")
+        self.built = True
+        self._assign([np.full(n, 1.0 / n) for n in self.sizes])
+
+    def _assign(self, shares):
+        self.value.assign(np.stack([np.pad(share, (0, max(self.sizes) - len(share))) for share in shares]))
+
+    def set(self, shares: Sequence[np.ndarray]) -> None:
+        """Shares of each column, which add up to 1."""
+        self._assign(shares)
+        self.adapted.assign(1.0)
+
+    def call(self, x=None):
+        return tf.convert_to_tensor(self.value)
+
+    def get_config(self):
+        return {**super().get_config(), "sizes": self.sizes}

@@ -15,6 +15,7 @@ import contextlib
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from tfflows.numerics import set_rows
@@ -37,6 +38,37 @@ class Layer(NamedTuple):
     shift: tf.Tensor
 
 
+class Circles(NamedTuple):
+    """Which scalars are circular: of these the net hears cosine and sine.
+
+    Args:
+      circular: `[n_stages]` booleans, in the order of the stages.
+      bound: half the period.
+    """
+
+    circular: np.ndarray
+    bound: float
+
+    def heard(self, x: tf.Tensor, stage=slice(None)) -> tf.Tensor:
+        """Two numbers of each scalar x, the scalars of all stages `[n_stages, n]` or of one `[n]`: a new axis before n.
+
+        Of a scalar that is not circular it is the first; no kernel takes the second.
+        """
+        rate = np.pi / self.bound
+        first = tf.where(self._of(stage, x), tf.cos(rate * x), x)
+        return tf.stack([first, tf.sin(rate * x)], axis=-2)
+
+    def slopes(self, x: tf.Tensor, stage) -> tf.Tensor:
+        """The derivatives of the two, `[2, n]`, of scalars x `[n]` of a stage."""
+        rate = np.pi / self.bound
+        first = tf.where(self._of(stage, x), -rate * tf.sin(rate * x), tf.ones_like(x))
+        return tf.stack([first, rate * tf.cos(rate * x)], axis=-2)
+
+    def _of(self, stage, x):
+        circular = tf.constant(self.circular)[stage]
+        return circular[:, tf.newaxis] if x.shape.rank == 2 else circular
+
+
 class Stages(NamedTuple):
     """A MADE, as the sweeps need it.
 
@@ -44,11 +76,17 @@ class Stages(NamedTuple):
       layers: the hidden layers, and last the outputs, whose groups are the parameters of one scalar.
       skips: for each hidden layer, whether the values of two layers before are added to it.
       activation: of the hidden layers.
+      circles: which scalars are circular; None if there are none.
     """
 
     layers: tuple[Layer, ...]
     skips: tuple[bool, ...]
     activation: Callable
+    circles: Circles | None = None
+
+    def heard(self, x: tf.Tensor) -> tf.Tensor:
+        """What the net hears of all scalars x `[n_stages, n]`: `[n_stages * n_group, n]`."""
+        return x if self.circles is None else tf.reshape(self.circles.heard(x), [2 * x.shape[0], -1])
 
 
 @contextlib.contextmanager
@@ -83,8 +121,9 @@ def run_sequentially(scalar_map: Callable, stages: Stages, z: tf.Tensor) -> tupl
         x, log_det, params, values, units = _sweep_forward(scalar_map, stages, layers, z)
 
         def gradient(grad_x, grad_log_det, variables=None):
-            back = _sweep_back(scalar_map, stages, layers, (z, params), values, (grad_x, grad_log_det), variables or ())
-            grad_z, grad_layers, grad_variables = _gradients(layers, (x, *units), *back)
+            upstream = (grad_x, grad_log_det)
+            back = _sweep_back(scalar_map, stages, layers, (z, x, params), values, upstream, variables or ())
+            grad_z, grad_layers, grad_variables = _gradients(layers, (stages.heard(x), *units), *back)
             grads = (grad_z, *grad_layers)
             return grads if variables is None else (grads, grad_variables)
 
@@ -95,7 +134,7 @@ def run_sequentially(scalar_map: Callable, stages: Stages, z: tf.Tensor) -> tupl
 
 def _unrolled(scalar_map, stages, z):
     *hidden, outputs = stages.layers
-    x, log_det, units = [], [], [[] for _ in hidden]
+    x, heard, log_det, units = [], [], [], [[] for _ in hidden]
 
     def linear(layer, stage, source):
         shift = layer.shift[stage]
@@ -105,7 +144,7 @@ def _unrolled(scalar_map, stages, z):
         return tf.matmul(layer.kernel[stage, :, : source.shape[0]], source) + shift
 
     for stage in range(z.shape[0]):
-        source, values = [v[tf.newaxis] for v in x], []
+        source, values = heard, []
         for layer, skip, own in zip(hidden, stages.skips, units, strict=True):
             value = linear(layer, stage, source)
             values.append(value + values[-2] if skip else value)
@@ -113,6 +152,7 @@ def _unrolled(scalar_map, stages, z):
             source = own
         new_x, new_log_det = scalar_map(z[stage], linear(outputs, stage, source))
         x.append(new_x)
+        heard = [*heard, new_x[tf.newaxis] if stages.circles is None else stages.circles.heard(new_x, stage)]
         log_det.append(new_log_det)
     return tf.stack(x), tf.stack(log_det)
 
@@ -127,7 +167,7 @@ def _sweep_forward(scalar_map, stages, layers, z):
     groups = [layer.kernel.shape[1] for layer in layers]
 
     def body(s, x, log_det, params, values, units):
-        source, now = x, []
+        source, now = stages.heard(x), []
         values, units = list(values), list(units)
         for i, (layer, skip) in enumerate(zip(hidden, stages.skips, strict=True)):
             value = tf.matmul(layer.kernel[s], source) + layer.shift[s]
@@ -154,17 +194,17 @@ def _sweep_back(scalar_map, stages, layers, arguments, values, upstream, variabl
 
     The map works on each scalar alone, so its derivatives are known before the sweep.
     """
-    z, params = arguments
+    z, x, params = arguments
     grad_x, grad_log_det = upstream
     n_stages, n = z.shape[0], tf.shape(z)[1]
     groups = [layer.kernel.shape[1] for layer in layers]
     per_scalar = tf.reshape(params, [n_stages, groups[-1], n])
     with tf.GradientTape(persistent=True) as tape:
         tape.watch([z, per_scalar])
-        x, log_det = scalar_map(z, per_scalar)
-        ones = tf.ones_like(x)
+        mapped, log_det = scalar_map(z, per_scalar)
+        ones = tf.ones_like(mapped)
     zero = tf.UnconnectedGradients.ZERO
-    x_by_z, x_by_params = tape.gradient(x, [z, per_scalar], ones, unconnected_gradients=zero)
+    x_by_z, x_by_params = tape.gradient(mapped, [z, per_scalar], ones, unconnected_gradients=zero)
     l_by_z, l_by_params = tape.gradient(log_det, [z, per_scalar], grad_log_det, unconnected_gradients=zero)
     slopes = [tf.reshape(_slope(stages.activation, v), [n_stages, -1, n]) for v in values]
     # Entry s of what follows: from everything that a layer feeds to the units of its stage s.
@@ -172,7 +212,10 @@ def _sweep_back(scalar_map, stages, layers, arguments, values, upstream, variabl
 
     def body(s, total_x, grads):
         grads = list(grads)
-        grad = grad_x[s] + tf.matmul(feeds[0][s], grads[0])[0]
+        fed = tf.matmul(feeds[0][s], grads[0])
+        if stages.circles is not None:
+            fed *= stages.circles.slopes(x[s], s)
+        grad = grad_x[s] + tf.reduce_sum(fed, axis=0)
         total_x = set_rows(total_x, grad[tf.newaxis], s)
         grads[-1] = set_rows(grads[-1], grad * x_by_params[s] + l_by_params[s], s * groups[-1])
         now = [None] * len(values)
@@ -190,7 +233,7 @@ def _sweep_back(scalar_map, stages, layers, arguments, values, upstream, variabl
         (tf.constant(n_stages - 1), tf.zeros_like(z), empty),
         maximum_iterations=n_stages,
     )
-    grad_variables = tape.gradient([x, log_det], list(variables), [total_x, grad_log_det]) if variables else []
+    grad_variables = tape.gradient([mapped, log_det], list(variables), [total_x, grad_log_det]) if variables else []
     return total_x * x_by_z + l_by_z, grads, grad_variables
 
 

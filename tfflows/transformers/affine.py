@@ -33,6 +33,10 @@ class Shift(Transformer):
     def n_parameters(self) -> int:
         return 1
 
+    @property
+    def circle_bound(self):
+        return self.circular_bound
+
     def forward_and_log_det(self, z, params):
         return self._add(z, params[..., 0, :])
 

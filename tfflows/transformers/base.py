@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfflows.serialization import Record
@@ -32,6 +33,27 @@ class Transformer(Record):
     def inverse_and_log_det(self, x: tf.Tensor, params: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Maps `x` `[..., D]` with `params` `[..., n_parameters, D]` to z and log dz/dx, both `[..., D]`."""
         raise NotImplementedError  # abstract
+
+    @property
+    def circle_bound(self) -> float | None:
+        """The b for which it maps circular numbers of period 2 b onto themselves, without a seam; None if for none."""
+        return None
+
+    def on_circles(self, circular: np.ndarray, bound: float) -> Transformer:
+        """The map for numbers of which some are circular, of period 2 * bound.
+
+        This one, which then keeps the seam where it is, with slope 1; or if all are circular, one with the freedom that
+        a circle leaves.
+
+        Raises:
+          ValueError: if it has a seam.
+        """
+        if np.any(circular) and self.circle_bound != bound:
+            raise ValueError(f"Expected a spline of bound {bound:g} for circular columns; got {self}.")
+        return self._circular() if np.all(circular) else self
+
+    def _circular(self) -> Transformer:
+        return self
 
     @property
     def layers(self) -> list[keras.layers.Layer]:

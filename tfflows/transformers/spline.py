@@ -109,6 +109,13 @@ class Spline(Transformer):
     # What follows from it.
 
     @property
+    def circle_bound(self):
+        return self.bound
+
+    def _circular(self):
+        return dataclasses.replace(self, circular=True)
+
+    @property
     def n_parameters(self) -> int:
         return (3 + self.n_inner) * self.n_bins - (0 if self.circular else 1)
 

@@ -1,0 +1,201 @@
+"""Domains: where the columns of a table live, and flows that know it."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from tfflows.bijectors import (
+    Bijector,
+    Blockwise,
+    Bounded,
+    Chain,
+    Circle,
+    Elementwise,
+    Frequencies,
+    Integers,
+    Invert,
+    Simplex,
+    Sphere,
+)
+from tfflows.transformers import Shift
+
+MAX_COUNTED = 256  # so many different integers have frequencies of their own
+CIRCLE_BOUND = 5.0  # half the period of latents where no layer says another
+
+
+@dataclasses.dataclass(frozen=True)
+class Domain:
+    """Where a column of a table lives, or several columns together. Made by the functions below.
+
+    Args:
+      kind: "line", "circle", "integers", "simplex" or "sphere".
+      low, high: bounds of a line or of integers; a circle goes from low to high.
+      n_columns: of the table.
+    """
+
+    kind: str
+    low: float = -math.inf
+    high: float = math.inf
+    n_columns: int = 1
+
+    @classmethod
+    def real(cls) -> Domain:
+        """Any number."""
+        return cls("line")
+
+    @classmethod
+    def interval(cls, low: float, high: float) -> Domain:
+        """Numbers from low to high, the bounds included."""
+        if not -math.inf < low < high < math.inf:
+            raise ValueError(f"Expected finite bounds low < high; got {low} and {high}.")
+        return cls("line", float(low), float(high))
+
+    @classmethod
+    def positive(cls) -> Domain:
+        """Numbers >= 0."""
+        return cls("line", 0.0)
+
+    @classmethod
+    def circular(cls, period: float, start: float = 0.0) -> Domain:
+        """Angles, hours of the day: numbers that come round again.
+
+        Args:
+          period: after which they do, > 0.
+          start: samples are in [start, start + period); of data any number will do.
+        """
+        if not 0.0 < period < math.inf or not math.isfinite(start):
+            raise ValueError(f"Expected a finite period > 0 and a finite start; got {period} and {start}.")
+        return cls("circle", float(start), float(start + period))
+
+    @classmethod
+    def integer(cls, low: int | None = 0, high: int | None = None) -> Domain:
+        """Whole numbers, whose order means something: counts, grades; from low to high, None for no bound."""
+        low, high = -math.inf if low is None else float(low), math.inf if high is None else float(high)
+        if not low < high or any(math.isfinite(v) and v != math.floor(v) for v in (low, high)):
+            raise ValueError(f"Expected whole numbers low < high; got {low:g} and {high:g}.")
+        return cls("integers", low, high)
+
+    @classmethod
+    def categorical(cls, n: int) -> Domain:
+        """Categories, as whole numbers from 0 to n - 1."""
+        if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 2:
+            raise ValueError(f"Expected n >= 2 categories; got {n!r}.")
+        return cls("integers", 0.0, float(n - 1))
+
+    @classmethod
+    def simplex(cls, n: int) -> Domain:
+        """n columns > 0 that add up to 1: shares, compositions. They take n - 1 numbers of the flow."""
+        return cls("simplex", n_columns=Simplex(n).event_shape[0])
+
+    @classmethod
+    def sphere(cls, n: int = 3) -> Domain:
+        """n columns that are a unit vector: directions. They take n - 1 numbers of the flow."""
+        return cls("sphere", n_columns=Sphere(n, 1.0).event_shape[0])
+
+    @property
+    def circular_latents(self) -> list[bool]:
+        """For each number of the flow that it takes, whether that is circular."""
+        if self.kind == "sphere":
+            return [True] + [False] * (self.n_columns - 2)
+        n = self.n_columns - 1 if self.kind == "simplex" else 1
+        return [self.kind == "circle"] * n
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether it is of so few integers that each has a frequency."""
+        return self.kind == "integers" and self.high - self.low < MAX_COUNTED
+
+
+def on_domain(bijector: Bijector, domain: Sequence[Domain]) -> tuple[Bijector, np.ndarray, float]:
+    """A flow of data in a domain, from one of real numbers.
+
+    Args:
+      bijector: of events `[D]`; with circular columns a new one of the same settings takes its place.
+      domain: of each column, or of several together.
+
+    Returns:
+      the bijector from data to latents; which of its latents are circular; and half their period.
+
+    Raises:
+      ValueError: if the bijector has another number of scalars than the domain takes, or no splines for circular ones.
+    """
+    domain = list(domain)
+    if not domain or not all(isinstance(d, Domain) for d in domain):
+        raise ValueError(f"Expected a list of Domains, one for each column or group of columns; got {domain}.")
+    circular = np.array([c for d in domain for c in d.circular_latents])
+    if bijector.event_shape != circular.shape:
+        raise ValueError(
+            f"Expected a bijector of {len(circular)} numbers, as many as the domain takes; got one of event shape "
+            f"{bijector.event_shape}."
+        )
+    bound = bijector.circle_bound or CIRCLE_BOUND
+    bijector, circular = on_circles(bijector, circular, bound)
+    return Chain([table(domain, bound), bijector]), circular, bound
+
+
+def table(domain: Sequence[Domain], bound: float) -> Blockwise:
+    """The map of all columns of a table onto real numbers, and circular ones of half period `bound`."""
+    starts = itertools.accumulate((d.n_columns for d in domain), initial=0)
+    placed = list(zip(domain, starts, strict=False))
+    blocks = []
+
+    def all_of(make, which):
+        chosen = [(d, start) for d, start in placed if which(d)]
+        if chosen:
+            low, high = (np.array([getattr(d, side) for d, _ in chosen]) for side in ("low", "high"))
+            blocks.append((make(low, high), [start for _, start in chosen]))
+
+    def is_bounded(d):
+        return d.kind == "line" and (math.isfinite(d.low) or math.isfinite(d.high))
+
+    all_of(Bounded, is_bounded)
+    all_of(lambda low, high: Circle(high - low, low, bound), lambda d: d.kind == "circle")
+    all_of(lambda low, high: Chain([Integers(low, high), Frequencies(low, high)]), lambda d: d.is_counted)
+    all_of(
+        lambda low, high: Chain([Integers(low, high), Bounded(low - 0.5, high + 0.5)]),
+        lambda d: d.kind == "integers" and not d.is_counted,
+    )
+    for d, start in placed:
+        if d.kind in ("simplex", "sphere"):
+            block = Simplex(d.n_columns) if d.kind == "simplex" else Sphere(d.n_columns, bound)
+            blocks.append((block, list(range(start, start + d.n_columns))))
+    return Blockwise(
+        *([list(part) for part in zip(*blocks, strict=True)] or [[], []]), sum(d.n_columns for d in domain)
+    )
+
+
+def on_circles(bijector: Bijector, circular: np.ndarray, bound: float) -> tuple[Bijector, np.ndarray]:
+    """`Bijector.on_circles` of all parts of a flow, each that has a fixed seam after a learned rotation."""
+    if not circular.any():
+        return bijector, circular
+    if isinstance(bijector, Chain):
+        parts = []
+        for part in bijector.bijectors:
+            if not isinstance(part, Bijector):
+                raise ValueError(f"Expected bijectors of tfflows for circular columns; got {part!r}.")
+            part, circular = on_circles(part, circular, bound)
+            parts.append(part)
+        return Chain(parts, recompute=bijector.parameters["recompute"]), circular
+    if isinstance(bijector, Invert):
+        inside, after = on_circles(bijector.parameters["bijector"], circular, bound)
+        if not np.array_equal(after, circular):
+            raise ValueError("Expected an inverted bijector that leaves the order of circular columns; got another.")
+        return Invert(inside), circular
+    new, after = bijector.on_circles(circular, bound)
+    if bijector.circle_bound is None:
+        return new, after
+    return Chain([rotation(circular, bound), new]), after
+
+
+def rotation(circular: np.ndarray, bound: float) -> Blockwise:
+    """Turns each circular column by a learned angle, at random at first."""
+    columns = np.flatnonzero(circular)
+    start = keras.initializers.RandomUniform(-bound, bound)
+    turn = Elementwise(Shift(circular_bound=bound), len(columns), initializer=start)
+    return Blockwise([turn], [columns.tolist()], len(circular))
