@@ -65,8 +65,10 @@ def UniformCircle(event_shape: int | Sequence[int], **kwargs) -> UniformBox:
     return UniformBox(event_shape, -math.pi, math.pi, **kwargs)
 
 
-# With so many nodes and terms its distribution function is right to 1e-13, at any concentration.
-N_NODES, N_TERMS = 48, 40
+# Terms of the series and nodes of its integrals: at any concentration the distribution function is right to 1e-8 in
+# float32, and to 1e-14 in float64.
+N_TERMS = {"float32": 16, "float64": 40}
+N_NODES = {"float32": 24, "float64": 48}
 MAX_CONCENTRATION = 1e10  # a point, to float32
 
 
@@ -161,7 +163,7 @@ def _series(kappa):
     Returns:
       The scale, the list of the c_n, and the logarithm of this density as a function of v. The integral is 2 pi c_0.
     """
-    squared_scale = 1.0 / (1.0 + kappa / 3.0)
+    squared_scale = 1.0 / (1.0 + kappa / 4.0)
     scale = tf.sqrt(squared_scale)
 
     def log_density(v, expand=lambda x: x):
@@ -170,21 +172,22 @@ def _series(kappa):
         ratio = 1.0 - sine + expand(squared_scale) * sine
         return -2.0 * expand(kappa * squared_scale) * sine / ratio + tf.math.log(expand(scale) / ratio)
 
-    nodes = np.linspace(0.0, math.pi, N_NODES + 1)
-    weight = np.r_[0.5, np.ones(N_NODES - 1), 0.5] / N_NODES
-    waves = weight[:, np.newaxis] * np.cos(nodes[:, np.newaxis] * np.arange(N_TERMS + 1))
+    n_nodes, n_terms = N_NODES[kappa.dtype.name], N_TERMS[kappa.dtype.name]
+    nodes = np.linspace(0.0, math.pi, n_nodes + 1)
+    weight = np.r_[0.5, np.ones(n_nodes - 1), 0.5] / n_nodes
+    waves = weight[:, np.newaxis] * np.cos(nodes[:, np.newaxis] * np.arange(n_terms + 1))
     density = tf.exp(log_density(tf.constant(nodes, kappa.dtype), lambda x: x[..., tf.newaxis]))
     waves = tf.constant(waves, kappa.dtype)
     # Of the trapezoid rule, which for a smooth periodic function is exact to rounding.
-    terms = tf.reshape(tf.matmul(tf.reshape(density, [-1, N_NODES + 1]), waves), tf.concat([tf.shape(kappa), [-1]], 0))
-    return scale, [terms[..., n] for n in range(N_TERMS + 1)], log_density
+    terms = tf.reshape(tf.matmul(tf.reshape(density, [-1, n_nodes + 1]), waves), tf.concat([tf.shape(kappa), [-1]], 0))
+    return scale, [terms[..., n] for n in range(n_terms + 1)], log_density
 
 
 def _cdf_in_v(v, terms):
     """The integral of the series from -pi to v, over that of all."""
     twice_cosine = 2.0 * tf.cos(v)
     last, before = 0.0, 0.0  # Clenshaw's recurrence
-    for n in range(N_TERMS, 0, -1):
+    for n in range(len(terms) - 1, 0, -1):
         last, before = terms[n] / n + twice_cosine * last - before, last
     return 0.5 + v / (2.0 * math.pi) + tf.sin(v) * last / (math.pi * terms[0])
 

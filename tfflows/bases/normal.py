@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfflows.bases.base import Base, as_vector, draw_normal, normal_from_uniform, normal_log_prob, split_seed
@@ -37,7 +38,7 @@ class StandardNormal(Base):
         return _normal_cdf(tf.cast(z, self.variable_dtype))
 
     def quantile(self, p):
-        return tf.math.ndtri(tf.cast(p, self.variable_dtype))
+        return _normal_quantile(tf.cast(p, self.variable_dtype))
 
 
 @register
@@ -69,7 +70,7 @@ class DiagonalNormal(Base):
         return _normal_cdf((tf.cast(z, self.variable_dtype) - self.location) * tf.exp(-self.log_scale))
 
     def quantile(self, p):
-        return self.location + tf.exp(self.log_scale) * tf.math.ndtri(tf.cast(p, self.variable_dtype))
+        return self.location + tf.exp(self.log_scale) * _normal_quantile(tf.cast(p, self.variable_dtype))
 
 
 @register
@@ -128,13 +129,13 @@ class MixtureOfNormals(Base):
         self._check_one_number()
         p = tf.cast(p, self.variable_dtype)
         # It lies between the quantiles of the components. At 0 and 1 those are infinite, and so is it.
-        ends = tf.math.ndtri(p)[..., tf.newaxis] * tf.exp(self._flat(self.log_scale)) + self._flat(self.location)
+        ends = _normal_quantile(p)[..., tf.newaxis] * tf.exp(self._flat(self.log_scale)) + self._flat(self.location)
         ends = tf.clip_by_value(ends, ends.dtype.min, ends.dtype.max)
         low, high = tf.reduce_min(ends, axis=-1), tf.reduce_max(ends, axis=-1)
         is_inner = (p > 0.0) & (p < 1.0)
         inner = tf.where(is_inner, p, 0.5 * tf.ones_like(p))
         ends = [tf.where(is_inner, end, sign * 1e4 * tf.ones_like(p)) for end, sign in ((low, -1.0), (high, 1.0))]
-        return tf.where(is_inner, root_of_increasing(self._cdf, inner, *ends), tf.math.ndtri(p))
+        return tf.where(is_inner, root_of_increasing(self._cdf, inner, *ends), _normal_quantile(p))
 
     def _cdf(self, z):
         """The distribution function and its slope."""
@@ -160,3 +161,24 @@ class MixtureOfNormals(Base):
 def _normal_cdf(z):
     # By the complement, whose lower tail keeps its digits.
     return 0.5 * tf.math.erfc(-math.sqrt(0.5) * z)
+
+
+def _normal_quantile(p):
+    """Quantiles of the standard normal, to the last digits of `p`, however small.
+
+    Under XLA `tf.math.ndtri` has 2 p - 1 inside, and no digits left in the lower tail. From the formula 26.2.23 of
+    Abramowitz & Stegun (1964), right to 5e-4, by two of Halley's steps, which cube the error.
+    """
+    tiny = np.finfo(p.dtype.as_numpy_dtype).tiny
+    lower = tf.stop_gradient(tf.maximum(tf.minimum(p, 1.0 - p), tiny))
+    t = tf.sqrt(-2.0 * tf.math.log(lower))
+    ratio = (2.515517 + t * (0.802853 + t * 0.010328)) / (1.0 + t * (1.432788 + t * (0.189269 + t * 0.001308)))
+    z = ratio - t
+    for _ in range(2):
+        step = (_normal_cdf(z) - lower) * tf.exp(-normal_log_prob(z))
+        z -= step / (1.0 + 0.5 * z * step)
+    z = tf.where(p > 0.5, -z, z)
+    # The gradient is one over the density.
+    z = tf.stop_gradient(z)
+    z += (p - tf.stop_gradient(p)) * tf.exp(-normal_log_prob(z))
+    return tf.where(p > 0.0, tf.where(p < 1.0, z, np.inf), -np.inf)

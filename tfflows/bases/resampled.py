@@ -150,6 +150,9 @@ class Resampled(Base):
 
     def _log_means(self, temperature, dtype):
         """log Z and log (1 - Z) of the proposal at a temperature."""
+        temperature = tf.cast(temperature, dtype)
+        if temperature.shape.rank != 0:
+            raise ValueError(f"Expected one temperature of a Resampled base; got {temperature.shape[0]} of them.")
         seed = training_seed()
         points = tf.cast(self._uniform(), dtype)
         if seed is not None:
@@ -158,7 +161,7 @@ class Resampled(Base):
             points = tf.math.floormod(points + shift, 1.0)
             # Neither 0 nor 1, where a quantile is infinite.
             points = tf.clip_by_value(points, 2.0**-24, 1.0 - 2.0**-24)
-        rows = tf.fill([points.shape[0]], tf.cast(temperature, dtype))
+        rows = tf.fill([points.shape[0]], temperature)
         logit = self._logit(self.proposal.from_uniform(points, rows))
         log_count = math.log(points.shape[0])
         log_mean = tf.reduce_logsumexp(tf.math.log_sigmoid(logit)) - log_count
