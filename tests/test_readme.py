@@ -39,6 +39,13 @@ def test_alanine_example(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "alanine_dipeptide.keras").exists()
 
 
+def test_two_modes_example(tmp_path, monkeypatch, capsys, without_xla):
+    monkeypatch.setattr(sys, "argv", ["two_modes.py", "--quick", "--output", str(tmp_path)])
+    runpy.run_path(str(ROOT / "examples" / "two_modes.py"), run_name="__main__")
+    assert "resampled normal" in capsys.readouterr().out
+    assert (tmp_path / "two_modes.png").stat().st_size > 10_000
+
+
 def _example_data(name, folder):
     """Arguments with data of the layout that the example asks for: noise."""
     rng = np.random.default_rng(0)
