@@ -29,6 +29,7 @@ ORDER = [
     "callbacks",
     "training",
     "export",
+    "questions",
     "density",
     "model",
     "mixture",

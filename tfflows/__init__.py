@@ -11,6 +11,7 @@ from tfflows import (
     nets,
     ode,
     plot,
+    questions,
     testing,
     transformers,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "nets",
     "ode",
     "plot",
+    "questions",
     "testing",
     "transformers",
 ]

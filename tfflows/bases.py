@@ -45,6 +45,20 @@ class Base(keras.layers.Layer):
         """Draws `[*shape, *event_shape]`; the same seed (two integers) gives the same draws."""
         raise NotImplementedError  # abstract
 
+    # Of bases of independent scalars; others have no such functions.
+
+    def log_probs(self, z: tf.Tensor) -> tf.Tensor:
+        """Log-density of each scalar, `[..., *event_shape]`; `log_prob` is their sum."""
+        raise ValueError(f"Expected a base of independent scalars; got {type(self).__name__}.")
+
+    def cdf(self, z: tf.Tensor) -> tf.Tensor:
+        """Cumulative distribution function of each scalar, `[..., *event_shape]`."""
+        raise ValueError(f"Expected a base of independent scalars; got {type(self).__name__}.")
+
+    def quantile(self, p: tf.Tensor) -> tf.Tensor:
+        """The inverse of `cdf`, for `p` in [0, 1] of each scalar, `[..., *event_shape]`."""
+        raise ValueError(f"Expected a base of independent scalars; got {type(self).__name__}.")
+
     @property
     def n_uniform(self) -> int:
         """How many uniform numbers `from_uniform` makes a draw from."""
@@ -113,6 +127,15 @@ class StandardNormal(Base):
     def log_prob(self, z, temperature=1.0):
         temperature = tf.cast(temperature, z.dtype)
         return self._sum(_normal_log_prob(z / temperature) - tf.math.log(temperature))
+
+    def log_probs(self, z):
+        return _normal_log_prob(tf.convert_to_tensor(z))
+
+    def cdf(self, z):
+        return 0.5 * tf.math.erfc(-tf.convert_to_tensor(z) / math.sqrt(2.0))
+
+    def quantile(self, p):
+        return tf.math.ndtri(tf.convert_to_tensor(p))
 
     def sample(self, shape, seed, temperature=1.0):
         eps = _normal(self._full_shape(shape), seed, self.variable_dtype)
