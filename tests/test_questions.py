@@ -95,7 +95,7 @@ def test_cdf_refuses_what_has_none(gaussian):
     mixture = FlowModel(Chain([Standardize(1)]), bases.MixtureOfNormals(1, 2))
     with pytest.raises(ValueError, match="Expected"):
         FlowModel(mixture.bijector, tfp.distributions.Independent(tfp.distributions.Gumbel([0.0], 1.0), 1)).cdf([[0.0]])
-    for p in (0.0, 1.0, [0.5, np.nan]):
+    for p in (0.0, 1.0, [0.5, np.nan], [[0.5]]):
         with pytest.raises(ValueError, match="Expected"):
             FlowModel(Chain([Standardize(1)])).quantile(p)
 
@@ -383,6 +383,11 @@ def test_outliers_of_ties_and_contexts(gaussian, triangular):
     tied = gaussian.outliers(x, calibration=calibration, rate=0.5, score=lambda flow, x, context: np.zeros(len(x)))
     np.testing.assert_array_equal(tied.p_values, 1.0)
     assert not tied.flags.any()
+    few, rng = np.random.default_rng(0).integers(0, 3, size=(4000, 4)), np.random.default_rng(1)
+    again = rng.integers(0, 3, size=(4000, 4))
+    for seed, low in ((0, 0.045), (None, 0.0)):
+        alarms = gaussian.outliers(again, calibration=few, rate=0.05, score=lambda *rows: rows[1][:, 0], seed=seed)
+        assert low <= alarms.flags.mean() <= 0.055
     # A point at the mode of a hundred dimensions is denser than any draw; typicality sees it.
     n = 100
     wide = FlowModel(Chain([Standardize(n)]))

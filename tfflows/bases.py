@@ -49,7 +49,7 @@ class Base(keras.layers.Layer):
 
     def log_probs(self, z: tf.Tensor) -> tf.Tensor:
         """Log-density of each scalar, `[..., *event_shape]`; `log_prob` is their sum."""
-        raise ValueError(f"Expected a base of independent scalars; got {type(self).__name__}.")
+        raise ValueError(f"Expected a base that knows the densities of single scalars; got {type(self).__name__}.")
 
     def cdf(self, z: tf.Tensor) -> tf.Tensor:
         """Cumulative distribution function of each scalar, `[..., *event_shape]`."""

@@ -149,7 +149,14 @@ class Density(TrainableModel):
         return questions.mode(self, n_starts, n_draws, n_steps, context, seed)
 
     def outliers(
-        self, x, context=None, *, calibration, rate: float = 0.01, score: Callable | None = None
+        self,
+        x,
+        context=None,
+        *,
+        calibration,
+        rate: float = 0.01,
+        score: Callable | None = None,
+        seed: int | None = None,
     ) -> questions.Outliers:
         """Which rows are strange, at a rate of false alarms that held-out data vouch for.
 
@@ -165,6 +172,7 @@ class Density(TrainableModel):
           rate: of false alarms, in (0, 1).
           score: `questions.Density()`, the default, `Typicality()`, `Latent()`, or a function of (flow, x, context)
             that returns `[n]` numbers, large for strange rows.
+          seed: lets chance decide between ties, so that data of few values are flagged at the full rate too.
 
         Returns:
           `Outliers(flags, p_values, scores, threshold)`.
@@ -173,7 +181,7 @@ class Density(TrainableModel):
           Le Lan & Dinh (2021), https://arxiv.org/abs/2012.03808; Nalisnick et al. (2019),
           https://arxiv.org/abs/1906.02994; Bates et al. (2023), https://arxiv.org/abs/2104.08279
         """
-        return questions.outliers(self, x, context, calibration, rate, questions.Density() if score is None else score)
+        return questions.outliers(self, x, context, calibration, rate, score or questions.Density(), seed)
 
     def call(self, x, context=None):
         return self._log_prob(x, context)

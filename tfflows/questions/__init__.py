@@ -2,7 +2,7 @@
 
 from tfflows.questions.estimates import Estimate, entropy, kl_to, probability
 from tfflows.questions.mode import Mode, mode
-from tfflows.questions.outliers import Density, Latent, Outliers, Typicality, outliers
+from tfflows.questions.outliers import Density, Latent, Outliers, Typicality, outliers, p_values
 from tfflows.questions.scalars import cdf, inverse_rosenblatt, quantile, rosenblatt
 from tfflows.questions.triangular import Conditional, WeightedDraws, marginal_log_prob
 
@@ -22,6 +22,7 @@ __all__ = [
     "marginal_log_prob",
     "mode",
     "outliers",
+    "p_values",
     "probability",
     "quantile",
     "rosenblatt",

@@ -24,7 +24,7 @@ class Outliers(NamedTuple):
       flags: `[n]` booleans, whether p_values <= rate.
       p_values: `[n]`: how often a row like those of the calibration data would be as strange.
       scores: `[n]`, the larger the stranger.
-      threshold: the score above which rows are flagged; at it, too, unless calibration rows tie with it.
+      threshold: rows of larger scores are flagged; at it, with a seed, some are.
     """
 
     flags: np.ndarray
@@ -88,21 +88,25 @@ class Latent:
         return -np.asarray(flow.base.log_prob(flow.encode(x, context)), np.float64)
 
 
-def p_values(scores: np.ndarray, calibration: np.ndarray) -> np.ndarray:
+def p_values(scores: np.ndarray, calibration: np.ndarray, *, seed: int | None = None) -> np.ndarray:
     """(1 + how many calibration scores are as large or larger) / (1 + their number): conformal p-values.
 
-    For a row drawn like the calibration rows, P(p <= rate) <= rate at every rate; a tie counts for the row.
+    For a row drawn like the calibration rows, P(p <= rate) <= rate at every rate: a tie counts for the row. With a seed
+    chance decides how many of the ties count, and P(p <= rate) = rate.
 
     Reference:
       Vovk, Gammerman & Shafer (2005), Algorithmic learning in a random world; for outliers: Bates, Candes, Lei, Romano
       & Sesia (2023), https://arxiv.org/abs/2104.08279
     """
     calibration = np.sort(calibration)
-    at_least = len(calibration) - np.searchsorted(calibration, scores, side="left")
-    return (1.0 + at_least) / (1.0 + len(calibration))
+    at_least = 1.0 + len(calibration) - np.searchsorted(calibration, scores, side="left")
+    if seed is not None:
+        ties = 1.0 + np.searchsorted(calibration, scores, side="right") - np.searchsorted(calibration, scores)
+        at_least -= ties * np.random.default_rng(seed).random(len(scores))
+    return at_least / (1.0 + len(calibration))
 
 
-def outliers(flow, x, context, calibration, rate: float, score: Callable) -> Outliers:
+def outliers(flow, x, context, calibration, rate: float, score: Callable, seed: int | None) -> Outliers:
     """See `Density.outliers`."""
     if not 0.0 < rate < 1.0:
         raise ValueError(f"Expected a rate in (0, 1); got {rate}.")
@@ -122,7 +126,7 @@ def outliers(flow, x, context, calibration, rate: float, score: Callable) -> Out
         )
     ours = _scores(score, flow, held_out, flow.accepts.context(held_context, n))
     scores = _scores(score, flow, x, flow.accepts.context(context, len(x)))
-    found = p_values(scores, ours)
+    found = p_values(scores, ours, seed=seed)
     n_above = int(np.floor((n + 1) * rate + 1e-9)) - 1  # calibration scores that a flagged row may have above it
     return Outliers(found <= rate * (1.0 + 1e-9), found, scores, float(np.sort(ours)[n - 1 - n_above]))
 

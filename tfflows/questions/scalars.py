@@ -86,6 +86,8 @@ def cdf(flow, x, context):
 def quantile(flow, p, context):
     """See `FlowModel.quantile`."""
     _check_one(flow)
+    if np.ndim(p) > 1:
+        raise ValueError(f"Expected p of shape [n], or one number; got {list(np.shape(p))}.")
     if np.ndim(p) == 0:
         context = flow.accepts.context(context, None)
         p = np.full(1 if context is None else context.shape[0], p)
