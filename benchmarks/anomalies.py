@@ -44,7 +44,6 @@ COLUMNS = {
     "false": "flow, false alarms at 0.05",
     "forest_false": "forest, false alarms",
     "found": "flow, anomalies flagged",
-    "seconds": "flow, s",
 }
 NOTES = """
 ROC-AUC, mean over the splits +- their standard deviation. Of the rows to fit, a fifth is kept for calibration, by all
