@@ -13,7 +13,6 @@ import json
 import os
 import pathlib
 import sys
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -24,11 +23,12 @@ TABLES = (
     "breastw", "glass", "Stamps", "vowels", "thyroid", "PageBlocks", "satimage-2", "mammography", "magic.gamma",
     "shuttle",
 )  # fmt: skip
-SPLITS = (10, 11, 12)
+SPLITS = (10, 11)
 BASELINES = ("forest", "lof", "ecod")
 NOISE = 0.3  # added to the flow's training rows, in standard deviations of each column
 N_ROWS = 20_000  # that the training rows are repeated to, each with noise of its own
 RATE = 0.05  # of false alarms asked for
+MEANS = ("flow", *BASELINES, "density", "latent", "false", "forest_false", "found")
 COLUMNS = {
     "table": "table",
     "rows": "normal rows",
@@ -126,7 +126,6 @@ def work(settings: dict) -> dict:
         "lof": -neighbours.score_samples(test_z),
         "ecod": ecod(train, test),
     }
-    started = time.perf_counter()
     flow = fit_flow(train_z, settings["split"])
     density, latent = questions.Density(), questions.Latent()
     found = flow.outliers(
@@ -135,7 +134,6 @@ def work(settings: dict) -> dict:
         rate=RATE,
         score=lambda *rows: 0.5 * (density(*rows) + latent(*rows)),
     )
-    seconds = time.perf_counter() - started
     scores |= {"flow": found.scores}
     scores |= {k: s(flow, test_z.astype(np.float32), None) for k, s in (("density", density), ("latent", latent))}
     theirs = questions.p_values(scores["forest"], -forest.score_samples(held_out))
@@ -143,14 +141,13 @@ def work(settings: dict) -> dict:
         "false": float(found.flags[labels == 0].mean()),
         "found": float(found.flags[labels == 1].mean()),
         "forest_false": float(np.mean(theirs[labels == 0] <= RATE)),
-        "seconds": seconds,
     }
 
 
 def summarize(found: list[dict]) -> dict:
     """One line of the table from its splits."""
     mean = {key: float(np.mean([each[key] for each in found])) for key in found[0]}
-    line = {key: f"{value:.3f}" for key, value in mean.items()} | {"seconds": f"{mean['seconds']:.0f}"}
+    line = {key: f"{value:.3f}" for key, value in mean.items()}
     if len(found) > 1:
         for key in ("flow", *BASELINES):
             line[key] += f" +- {np.std([each[key] for each in found], ddof=1):.3f}"
@@ -158,13 +155,13 @@ def summarize(found: list[dict]) -> dict:
 
 
 def average(lines: list[dict]) -> dict:
-    """The mean over tables, and on how many of them the flow is best."""
-    means = {
-        key: f"{np.mean([each[key] for line in lines for each in line['found_each']]):.3f}"
-        for key in ("flow", *BASELINES, "density", "latent", "false", "forest_false", "found")
-    }
-    wins = sum(line["winner"] == "flow" for line in lines)
-    return {"table": "mean"} | means | {"winner": f"flow on {wins} of {len(lines)}"}
+    """The mean over tables, and on how many of them each of the flow's scores is at least as good as all baselines."""
+    each = {key: [np.mean([found[key] for found in line["found_each"]]) for line in lines] for key in MEANS}
+    best = np.max([each[key] for key in BASELINES], axis=0)
+    means = {key: f"{np.mean(values):.3f}" for key, values in each.items()}
+    for key in ("flow", "density", "latent"):
+        means[key] += f", best on {np.sum(each[key] >= best)} of {len(lines)}"
+    return {"table": "mean"} | means
 
 
 def main() -> None:
