@@ -30,6 +30,7 @@ ORDER = [
     "callbacks",
     "training",
     "export",
+    "questions",
     "density",
     "model",
     "mixture",

@@ -12,6 +12,7 @@ from tfflows import (
     nets,
     ode,
     plot,
+    questions,
     testing,
     transformers,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "nets",
     "ode",
     "plot",
+    "questions",
     "testing",
     "transformers",
 ]

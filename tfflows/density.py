@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
-from tfflows import bases, batching, export, inputs
+from tfflows import bases, batching, export, inputs, questions
 from tfflows.distribution import FlowDistribution
 from tfflows.training import TrainableModel
 
@@ -34,6 +35,12 @@ class Density(TrainableModel):
     def _sample_rows(self, seeds, context, temperature):
         """A draw for each of `seeds` `[n]`, given `temperature` `[n]`, that depends on nothing else."""
         raise NotImplementedError  # abstract
+
+    def _log_prob_and_slope(self, x, context):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            log_prob = self._log_prob(x, context)
+        return log_prob, tape.gradient(log_prob, x)
 
     def _is_reparameterized(self) -> bool:
         """Whether gradients flow through draws to all weights."""
@@ -90,6 +97,91 @@ class Density(TrainableModel):
             self.accepts.context(rows, None)
             context = tf.cast(context, self.accepts.dtype)
         return FlowDistribution(self, context)
+
+    # Questions. Answers by draws come with their standard errors.
+
+    def probability(self, region, context=None, *, n: int = 10_000, seed=None) -> questions.Estimate:
+        """The probability of a region, by draws.
+
+        Args:
+          region: a function of x `[n, *event]` that returns `[n]` booleans, or bounds (low, high) of a box, numbers or
+            `[*event]`, infinite ones too.
+          context: one condition `[context_dim]` (or label), if the flow is conditional.
+          n: number of draws, >= 2.
+          seed: as in `sample`.
+
+        Returns:
+          `Estimate(value, error)`. The error is not 0 where all draws are in or out.
+        """
+        return questions.probability(self, region, n, context, seed)
+
+    def entropy(self, context=None, *, n: int = 10_000, seed=None) -> questions.Estimate:
+        """The differential entropy, -E log p, in nats, by draws; arguments as in `probability`."""
+        return questions.entropy(self, n, context, seed)
+
+    def kl_to(self, other, context=None, *, n: int = 10_000, seed=None) -> questions.Estimate:
+        """The Kullback-Leibler divergence E [log p - log q] to `other`, in nats, over draws of this flow.
+
+        Args:
+          other: a flow of the same data, which is given the same context if it is conditional, or a `tfd.Distribution`.
+          context, n, seed: as in `probability`.
+
+        Returns:
+          `Estimate(value, error)`, both infinite if a draw is impossible under `other`.
+        """
+        return questions.kl_to(self, other, n, context, seed)
+
+    def mode(
+        self, context=None, *, n_starts: int = 8, n_draws: int = 1000, n_steps: int = 200, seed=None
+    ) -> questions.Mode:
+        """The densest point: L-BFGS from the densest draws, in the coordinates of x, on which a mode depends.
+
+        Args:
+          context: as in `probability`.
+          n_starts: draws to climb from. If these all lie on one hill, others are not seen.
+          n_draws: draws that they are the densest of.
+          n_steps: of each climb, at most.
+          seed: as in `sample`.
+
+        Returns:
+          `Mode(x, log_prob)`, x `[*event]`; never less dense than the best draw.
+        """
+        return questions.mode(self, n_starts, n_draws, n_steps, context, seed)
+
+    def outliers(
+        self,
+        x,
+        context=None,
+        *,
+        calibration,
+        rate: float = 0.01,
+        score: Callable | None = None,
+        seed: int | None = None,
+    ) -> questions.Outliers:
+        """Which rows are strange, at a rate of false alarms that held-out data vouch for.
+
+        Of rows that come from where the calibration rows come from, a fraction of `rate` is flagged in the mean over
+        calibration data, or less if scores tie, whether the flow fits or not; conformal p-values. The density alone is
+        known to mislead: it depends on the data's coordinates, and does not see rows that are too typical.
+
+        Args:
+          x: `[n, *event]`.
+          context: `[n, context_dim]`, if the flow is conditional.
+          calibration: rows that it was not fitted to (validation data count as fitted to), or (rows, context); at
+            least 1 / rate - 1 of them. The rate of one calibration scatters by sqrt(rate / their number).
+          rate: of false alarms, in (0, 1).
+          score: `questions.Density()`, the default, `Typicality()`, `Latent()`, or a function of (flow, x, context)
+            that returns `[n]` numbers, large for strange rows.
+          seed: lets chance decide between ties, so that data of few values are flagged at the full rate too.
+
+        Returns:
+          `Outliers(flags, p_values, scores, threshold)`.
+
+        References:
+          Le Lan & Dinh (2021), https://arxiv.org/abs/2012.03808; Nalisnick et al. (2019),
+          https://arxiv.org/abs/1906.02994; Bates et al. (2023), https://arxiv.org/abs/2104.08279
+        """
+        return questions.outliers(self, x, context, calibration, rate, score or questions.Density(), seed)
 
     def call(self, x, context=None):
         return self._log_prob(x, context)

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfflows import bases, inputs, latents, summary
+from tfflows import bases, inputs, latents, questions, summary
 from tfflows.bijectors.base import Bijector, describe
 from tfflows.density import Density
 from tfflows.domains import Domain, on_domain
@@ -148,6 +148,96 @@ class FlowModel(Density):
         mean_with, mean_without = (tf.reduce_mean(self.encode(x, context), axis=0) for x, context in sets)
         return mean_with - mean_without
 
+    # Questions to flows of one number, or whose Jacobian is triangular.
+
+    def cdf(self, x, context=None) -> tf.Tensor:
+        """P(X <= x) for a flow of one number: exact, through its monotone map and the base's cdf.
+
+        Args:
+          x: `[n, 1]`.
+          context: `[n, context_dim]`, if the flow is conditional.
+
+        Returns:
+          `[n]`.
+
+        Raises:
+          ValueError: for events of another shape, a map that is not monotone (angles), or a base without a cdf.
+        """
+        return questions.cdf(self, x, context)
+
+    def quantile(self, p, context=None) -> tf.Tensor:
+        """The x `[n, 1]` of which P(X <= x) = p, for a flow of one number: the inverse of `cdf`.
+
+        Args:
+          p: `[n]` in (0, 1), or one number, for all rows of the context.
+          context, Raises: as in `cdf`.
+        """
+        return questions.quantile(self, p, context)
+
+    def rosenblatt(self, x, context=None) -> tf.Tensor:
+        """u_i = P(X_i <= x_i | the scalars before it), `[n, D]`: independent uniform numbers, if the flow is right.
+
+        Of triangular flows, such as `MAF(n_dim, alternate=False)`; "before" is in `bijector.triangular_order`. Numbers
+        are kept inside (0, 1), where the dtype would round them to 1.
+
+        Args:
+          x: `[n, D]`.
+          context: `[n, context_dim]`, if the flow is conditional.
+
+        Raises:
+          ValueError: for a flow that is not triangular, scalars that are angles, or a base without a cdf.
+
+        Reference:
+          Rosenblatt (1952), Remarks on a multivariate transformation, https://doi.org/10.1214/aoms/1177729394
+        """
+        return questions.rosenblatt(self, x, context)
+
+    def inverse_rosenblatt(self, u, context=None) -> tf.Tensor:
+        """The x `[n, D]` of which `rosenblatt` makes u `[n, D]`, in (0, 1); quasi-random u make even draws."""
+        return questions.inverse_rosenblatt(self, u, context)
+
+    def conditional(self, known, context=None, *, n_draws: int = 1000, seed=None) -> questions.Conditional:
+        """The distribution of the other scalars, given some: `flow.conditional({0: 1.2, 2: 0.3}).sample(100)`.
+
+        Of triangular flows, such as `MAF(n_dim, alternate=False)`. Draws and densities are exact if the known scalars
+        come first in `bijector.triangular_order`; if not, by sequential importance sampling with resampling.
+
+        Args:
+          known: {column: value}, at least one, not all.
+          context: one condition `[context_dim]` (or label), if the flow is conditional.
+          n_draws: weighted draws, where they are needed, >= 2.
+          seed: of those for the norm of `log_prob`.
+
+        Returns:
+          An object with `columns`, those of the other scalars; `sample(n, seed=)`, `[n, k]`; `log_prob(x)` of values
+          `[n, k]` of theirs; `log_evidence`, the log-density of the known values as an `Estimate`;
+          `weighted(n, seed=)`, draws with weights and their effective number; and `is_exact`.
+
+        Raises:
+          ValueError: for a flow that is not triangular, or a base of dependent scalars.
+        """
+        return questions.Conditional(self, known, context, n_draws, seed)
+
+    def marginal_log_prob(self, x, context=None, *, n_draws: int = 1000, seed=None) -> questions.Estimate:
+        """Log-density in nats of the scalars that are known; those that are NaN in x are integrated out.
+
+        Of triangular flows. Exact where the known scalars come first in `bijector.triangular_order`; elsewhere the
+        density is estimated without bias by `n_draws` imputations of each row, so its logarithm is low by about half
+        its squared error.
+
+        Args:
+          x: `[n, D]`, NaN where a number is missing.
+          context: `[n, context_dim]`, if the flow is conditional.
+          n_draws, seed: as in `conditional`.
+
+        Returns:
+          `Estimate(value, error)`, `[n]` each; errors are 0 where values are exact.
+
+        Raises:
+          ValueError: as `conditional` does.
+        """
+        return questions.marginal_log_prob(self, x, context, n_draws, seed)
+
     # What they compute, in graph.
 
     def _log_prob(self, x, context, temperature=1.0):
@@ -162,6 +252,11 @@ class FlowModel(Density):
 
     def _encode(self, x, context):
         return self.bijector.inverse_and_log_det(x, context)
+
+    def _scalar_log_probs(self, x, context):
+        """z and log p(x_i | those before), `[n, D]`, of a triangular flow."""
+        z, log_dets = self.bijector.inverse_and_log_dets(x, context)
+        return z, self.base.log_probs(z) + log_dets
 
     def _decode(self, z, context):
         return self.bijector.forward_and_log_det(z, context)

@@ -42,17 +42,26 @@ def RealNVP(
 
 
 def MAF(
-    n_dim: int, *, n_layers: int = 6, hidden: Sequence[int] = (128, 128), context_dim: int | None = None
+    n_dim: int,
+    *,
+    n_layers: int = 6,
+    hidden: Sequence[int] = (128, 128),
+    context_dim: int | None = None,
+    alternate: bool = True,
 ) -> Bijector:
     """Affine masked autoregressive layers, every second one in reverse order.
 
     Densities cost one evaluation of each net; samples cost as much, in n_dim stages; arguments as in `NICE`.
 
+    Args:
+      alternate: whether every second layer goes from the last scalar to the first. With False all go from the first
+        on: the flow is triangular, so that `flow.rosenblatt`, `conditional` and `marginal_log_prob` work.
+
     Reference:
       Papamakarios, Pavlakou & Murray (2017), Masked autoregressive flow for density estimation,
       https://arxiv.org/abs/1705.07057
     """
-    return standardized(n_dim, autoregressions(Affine, n_dim, n_layers, hidden, context_dim))
+    return standardized(n_dim, autoregressions(Affine, n_dim, n_layers, hidden, context_dim, alternate=alternate))
 
 
 def IAF(

@@ -18,6 +18,7 @@ def UMNNMAF(
     n_signal: int = 8,
     integrand: Sequence[int] = (32, 32),
     context_dim: int | None = None,
+    alternate: bool = True,
 ) -> Bijector:
     """Masked autoregressive layers whose scalar maps are integrals of a positive net.
 
@@ -30,12 +31,14 @@ def UMNNMAF(
       n_signal: how many numbers a conditioner tells the integrand about a scalar.
       integrand: widths of each integrand's hidden layers.
       context_dim: width of the context, or None.
+      alternate: whether every second layer goes from the last scalar to the first. With False all go from the first
+        on: the flow is triangular, so that `flow.rosenblatt`, `conditional` and `marginal_log_prob` work.
 
     Reference:
       Wehenkel & Louppe (2019), Unconstrained monotonic neural networks, https://arxiv.org/abs/1908.05164
     """
     transformer = functools.partial(UMNN, n_signal, integrand)
-    return standardized(n_dim, autoregressions(transformer, n_dim, n_layers, hidden, context_dim))
+    return standardized(n_dim, autoregressions(transformer, n_dim, n_layers, hidden, context_dim, alternate=alternate))
 
 
 def InverseUMNNMAF(
@@ -87,6 +90,7 @@ def NAF(
     n_sigmoid_layers: int = 1,
     dense: bool = False,
     context_dim: int | None = None,
+    alternate: bool = True,
 ) -> Bijector:
     """Neural autoregressive flow: masked autoregressive layers of deep sigmoidal maps.
 
@@ -100,12 +104,13 @@ def NAF(
       n_sigmoid_layers: layers of a scalar map.
       dense: whether these layers pass on n_units numbers (with two layers or more).
       context_dim: width of the context, or None.
+      alternate: as in `UMNNMAF`.
 
     Reference:
       Huang, Krueger, Lacoste & Courville (2018), Neural autoregressive flows, https://arxiv.org/abs/1804.00779
     """
     transformer = functools.partial(DeepSigmoid, n_units, n_sigmoid_layers, dense)
-    return standardized(n_dim, autoregressions(transformer, n_dim, n_layers, hidden, context_dim))
+    return standardized(n_dim, autoregressions(transformer, n_dim, n_layers, hidden, context_dim, alternate=alternate))
 
 
 def CouplingNAF(
@@ -158,6 +163,7 @@ def SOSPF(
     n_polynomials: int = 3,
     degree: int = 4,
     context_dim: int | None = None,
+    alternate: bool = True,
 ) -> Bijector:
     """Sum-of-squares polynomial flow: masked autoregressive layers of integrated squares.
 
@@ -167,12 +173,13 @@ def SOSPF(
       n_dim, n_layers, hidden, context_dim: as in `NAF`.
       n_polynomials: squares in a sum.
       degree: of each polynomial.
+      alternate: as in `UMNNMAF`.
 
     Reference:
       Jaini, Selby & Yu (2019), Sum-of-squares polynomial flow, https://arxiv.org/abs/1905.02325
     """
     transformer = functools.partial(SumOfSquares, n_polynomials, degree)
-    return standardized(n_dim, autoregressions(transformer, n_dim, n_layers, hidden, context_dim))
+    return standardized(n_dim, autoregressions(transformer, n_dim, n_layers, hidden, context_dim, alternate=alternate))
 
 
 def InverseSOSPF(
@@ -202,6 +209,7 @@ def BPF(
     hidden: Sequence[int] = (128, 128),
     degree: int = 16,
     context_dim: int | None = None,
+    alternate: bool = True,
 ) -> Bijector:
     """Bernstein polynomial flow: masked autoregressive layers of increasing Bernstein polynomials.
 
@@ -210,13 +218,14 @@ def BPF(
     Args:
       n_dim, n_layers, hidden, context_dim: as in `NAF`.
       degree: of the polynomials.
+      alternate: as in `UMNNMAF`.
 
     Reference:
       Ramasinghe, Fernando, Khan & Barnes (2021), Robust normalizing flows using Bernstein-type polynomials,
       https://arxiv.org/abs/2102.03509
     """
     transformer = functools.partial(Bernstein, degree)
-    return standardized(n_dim, autoregressions(transformer, n_dim, n_layers, hidden, context_dim))
+    return standardized(n_dim, autoregressions(transformer, n_dim, n_layers, hidden, context_dim, alternate=alternate))
 
 
 def InverseBPF(

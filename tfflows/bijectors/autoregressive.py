@@ -42,9 +42,16 @@ class MaskedAutoregressive(Bijector):
         self._transformer_layers = transformer.layers
         self._net = build_conditioner(net, net.n_dim, net.n_dim * transformer.n_parameters, context_dim)
 
+    @property
+    def triangular_order(self):
+        return self._net.order
+
     def _inverse_and_log_det(self, x, context):
-        z, log_det = self._transformer.inverse_and_log_det(x, conditioner(self._net, x, context))
-        return z, sum_event(log_det, 1)
+        z, log_dets = self._inverse_and_log_dets(x, context)
+        return z, sum_event(log_dets, 1)
+
+    def _inverse_and_log_dets(self, x, context):
+        return self._transformer.inverse_and_log_det(x, conditioner(self._net, x, context))
 
     def _forward_and_log_det(self, z, context):
         if context is None:

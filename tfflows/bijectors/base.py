@@ -142,6 +142,34 @@ class Bijector(tfb.Bijector):
         """One line for `FlowModel.summary`."""
         return type(self).__name__
 
+    # Of maps of vectors whose Jacobian is triangular, scalar by scalar.
+
+    @property
+    def is_elementwise(self) -> bool:
+        """Whether each scalar of the latent depends on that scalar of the data alone, and on the context."""
+        return False
+
+    @property
+    def triangular_order(self) -> np.ndarray | None:
+        """The position of each scalar in a sequence, `[D]`: its latent depends on it and those before it alone.
+
+        None if there is no such sequence, or if events are not vectors.
+        """
+        return any_order(self) if self.is_elementwise else None
+
+    def inverse_and_log_dets(self, x, context=None):
+        """z = inverse(x) and the log dz_i/dx_i of each scalar, whose sum is the log-det; both `[..., D]`.
+
+        Raises:
+          ValueError: if the map is not triangular.
+        """
+        if not self.is_elementwise and self.triangular_order is None:
+            raise ValueError(f"Expected a triangular bijector; got {self.describe()}.")
+        return self._one_pass(self._inverse_and_log_dets, self._wide_tensor(x), context, 0)
+
+    def _inverse_and_log_dets(self, x, context):
+        raise NotImplementedError  # triangular bijectors have it
+
     # One pass.
 
     def forward_and_log_det(self, z, context=None, event_ndims: int | None = None):
@@ -158,12 +186,14 @@ class Bijector(tfb.Bijector):
     def inverse_and_log_det(self, x, context=None, event_ndims: int | None = None):
         """z = inverse(x) and log |det dz/dx|, computed together; arguments as in the forward pass."""
         extra = 0 if event_ndims is None else event_ndims - self.inverse_min_event_ndims
-        is_wide = self.accepts_float64 and getattr(x, "dtype", None) in (np.float64, tf.float64)
-        x = tf.convert_to_tensor(x) if is_wide else self._tensor(x)
-        return self._one_pass(self._inverse_and_log_det, x, context, extra)
+        return self._one_pass(self._inverse_and_log_det, self._wide_tensor(x), context, extra)
 
     def _tensor(self, value):
         return tf.cast(tf.convert_to_tensor(value, dtype_hint=self.dtype), self.dtype)
+
+    def _wide_tensor(self, x):
+        is_wide = self.accepts_float64 and getattr(x, "dtype", None) in (np.float64, tf.float64)
+        return tf.convert_to_tensor(x) if is_wide else self._tensor(x)
 
     def _one_pass(self, method, value, context, extra_ndims):
         if self._context_dim is None:
@@ -257,6 +287,12 @@ class Bijector(tfb.Bijector):
     @classmethod
     def from_config(cls, config: dict) -> Bijector:
         return cls(**{k: deserialize(v) for k, v in config.items()})
+
+
+def any_order(bijector: Bijector) -> np.ndarray | None:
+    """Left to right, if events are vectors: an order of maps for which any is right."""
+    shape = bijector.event_shape
+    return np.arange(shape[0]) if shape is not None and len(shape) == 1 else None
 
 
 def describe(part) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfflows.bijectors.base import Bijector, describe
+from tfflows.bijectors.base import Bijector, any_order, describe
 from tfflows.serialization import register
 
 tfb = tfp.bijectors
@@ -35,6 +35,20 @@ def _one_pass(part, method, value, context, event_ndims):
     # Stock bijectors with a constant Jacobian return a scalar.
     shape = tf.shape(value)[: tf.rank(value) - event_ndims]
     return getattr(part, method)(value), tf.broadcast_to(tf.cast(log_det, value.dtype), shape)
+
+
+def _log_dets(part, x, context):
+    """z and the log dz_i/dx_i of a part of a triangular chain, ours or stock TFP's."""
+    if isinstance(part, Bijector):
+        return part.inverse_and_log_dets(x, context)
+    x = tf.identity(x)
+    log_dets = part.inverse_log_det_jacobian(x, event_ndims=0)
+    return part.inverse(x), tf.broadcast_to(tf.cast(log_dets, x.dtype), tf.shape(x))
+
+
+def is_elementwise(part) -> bool:
+    """Whether a part of a chain, ours or stock TFP's, maps each scalar on its own."""
+    return part.is_elementwise if isinstance(part, Bijector) else part.inverse_min_event_ndims == 0
 
 
 def adapts(part) -> bool:
@@ -165,6 +179,25 @@ class Chain(Bijector):
         return data_shape, shape
 
     @property
+    def is_elementwise(self):
+        return all(map(is_elementwise, self._parts))
+
+    @property
+    def triangular_order(self):
+        orders = [getattr(part, "triangular_order", None) for part in self._parts if not is_elementwise(part)]
+        if not orders:
+            return any_order(self)
+        agree = all(order is not None and np.array_equal(order, orders[0]) for order in orders)
+        return orders[0] if agree else None
+
+    def _inverse_and_log_dets(self, x, context):
+        total = 0.0
+        for part in self._parts:
+            x, log_dets = _log_dets(part, x, context)
+            total = total + log_dets
+        return x, total
+
+    @property
     def latent_shape(self):
         return self._latent_shape
 
@@ -283,6 +316,13 @@ class Invert(Bijector):
     @property
     def circle_bound(self):
         return getattr(self._inverted, "circle_bound", None)
+
+    @property
+    def is_elementwise(self):
+        return not isinstance(self._inverted, Bijector) and is_elementwise(self._inverted)
+
+    def _inverse_and_log_dets(self, x, context):
+        return _log_dets(tfb.Invert(self._inverted), x, context)
 
     @property
     def latent_shape(self):

@@ -49,14 +49,22 @@ class Bounded(Bijector):
     def _log_slope(self, z):
         rising, falling = -tf.nn.softplus(-z), -tf.nn.softplus(z)  # log sigmoid of z and -z
         interval = tf.math.log(tf.cast(self._width, z.dtype)) + rising + falling
-        return sum_event(self._choose(interval, rising, falling, tf.zeros_like(z)), 1)
+        return self._choose(interval, rising, falling, tf.zeros_like(z))
 
     def _forward_and_log_det(self, z, context):
         low, high, width = (tf.cast(v, z.dtype) for v in (self._low, self._high, self._width))
         x = self._choose(low + width * tf.sigmoid(z), low + tf.nn.softplus(z), high - tf.nn.softplus(-z), z)
-        return x, self._log_slope(z)
+        return x, sum_event(self._log_slope(z), 1)
 
     def _inverse_and_log_det(self, x, context):
+        z, log_dets = self._inverse_and_log_dets(x, context)
+        return z, sum_event(log_dets, 1)
+
+    @property
+    def is_elementwise(self):
+        return True
+
+    def _inverse_and_log_dets(self, x, context):
         low, high = (tf.cast(v, x.dtype) for v in (self._low, self._high))
         tiny = tf.constant(np.finfo(x.dtype.as_numpy_dtype).tiny, x.dtype)
         # Rounding may put a number on its bound, whose latent is infinite.

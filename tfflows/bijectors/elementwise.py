@@ -75,8 +75,15 @@ class Elementwise(Bijector):
         return x, sum_event(log_det, len(self.event_shape))
 
     def _inverse_and_log_det(self, x, context):
-        z, log_det = self._transformer.inverse_and_log_det(x, self._params(x.dtype, context))
-        return z, sum_event(log_det, len(self.event_shape))
+        z, log_dets = self._inverse_and_log_dets(x, context)
+        return z, sum_event(log_dets, len(self.event_shape))
+
+    def _inverse_and_log_dets(self, x, context):
+        return self._transformer.inverse_and_log_det(x, self._params(x.dtype, context))
+
+    @property
+    def is_elementwise(self):
+        return True
 
     @property
     def circle_bound(self):

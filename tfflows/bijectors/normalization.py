@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from tfflows.bijectors.base import Bijector
+from tfflows.bijectors.base import Bijector, any_order
 from tfflows.nets import AffineMap, Statistics
 from tfflows.numerics import check_counts, sum_event, times
 from tfflows.serialization import register
@@ -69,6 +69,15 @@ class _Normalization(Bijector):
         location, log_scale = (tf.cast(s, x.dtype) for s in self._statistics(None))
         z, log_det = (x - location) * tf.exp(-log_scale), self._log_det(x, -log_scale)
         return tf.cast(z, self.dtype), tf.cast(log_det, self.dtype)
+
+    def _inverse_and_log_dets(self, x, context):
+        z, _ = self._inverse_and_log_det(x, context)
+        log_scale = tf.cast(self._statistics(None)[1], z.dtype)
+        return z, tf.broadcast_to(-log_scale, tf.shape(z))
+
+    @property
+    def is_elementwise(self):
+        return True
 
     def _log_det(self, value, log_scale):
         total = self._repeats * sum_event(log_scale, log_scale.shape.rank)
@@ -175,6 +184,15 @@ class Whiten(Bijector):
         mean, factor, inverse = (tf.cast(v, x.dtype) for v in self._map(None))
         z, log_det = times(x - mean, tf.transpose(inverse)), -self._log_det(x, factor)
         return tf.cast(z, self.dtype), tf.cast(log_det, self.dtype)
+
+    def _inverse_and_log_dets(self, x, context):
+        z, _ = self._inverse_and_log_det(x, context)
+        diagonal = tf.cast(tf.linalg.diag_part(self._map()[1]), z.dtype)
+        return z, tf.broadcast_to(-tf.math.log(diagonal), tf.shape(z))
+
+    @property
+    def triangular_order(self):
+        return any_order(self)  # the factor is lower triangular
 
     def _log_det(self, value, factor):
         total = tf.reduce_sum(tf.math.log(tf.linalg.diag_part(factor)))
