@@ -149,6 +149,7 @@ BIJECTORS: dict[str, Callable[[], tfb.Bijector]] = {
     "actnorm_image": lambda: tfb.ActNorm(IMAGE),
     "squeeze": lambda: tfb.Squeeze(IMAGE),
     "bounded": lambda: tfb.Bounded([-8.0, -math.inf, -9.0, -math.inf][:D], [9.0, 8.0, math.inf, math.inf][:D]),
+    "positive": lambda: tfb.Positive([-4.0, -5.0]),
     "circle": lambda: tfb.Circle([7.0, 360.0], [-3.5, -20.0], 5.0),
     "blockwise_context": lambda: tfb.Blockwise(
         [coupling(SPLINE, tfb.half_mask(2), C), tfb.Elementwise(Affine(), 1)], [[4, 0], [2]], D

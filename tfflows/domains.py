@@ -20,6 +20,7 @@ from tfflows.bijectors import (
     Frequencies,
     Integers,
     Invert,
+    Positive,
     Simplex,
     Sphere,
 )
@@ -58,7 +59,7 @@ class Domain:
 
     @classmethod
     def positive(cls) -> Domain:
-        """Numbers >= 0."""
+        """Amounts, numbers >= 0; large ones may be many times as large as most, and the unit does not matter."""
         return cls("line", 0.0)
 
     @classmethod
@@ -151,16 +152,19 @@ def table(domain: Sequence[Domain], bound: float) -> Blockwise:
             low, high = (np.array([getattr(d, side) for d, _ in chosen]) for side in ("low", "high"))
             blocks.append((make(low, high), [start for _, start in chosen]))
 
-    def is_bounded(d):
-        return d.kind == "line" and (math.isfinite(d.low) or math.isfinite(d.high))
+    def is_above(d):
+        return math.isfinite(d.low) and not math.isfinite(d.high)
 
-    all_of(Bounded, is_bounded)
+    def integers(then):
+        return lambda low, high: Chain([Integers(low, high), then(low, high)])
+
+    all_of(Bounded, lambda d: d.kind == "line" and math.isfinite(d.high))
+    all_of(lambda low, high: Positive(low), lambda d: d.kind == "line" and is_above(d))
     all_of(lambda low, high: Circle(high - low, low, bound), lambda d: d.kind == "circle")
-    all_of(lambda low, high: Chain([Integers(low, high), Frequencies(low, high)]), lambda d: d.is_counted)
-    all_of(
-        lambda low, high: Chain([Integers(low, high), Bounded(low - 0.5, high + 0.5)]),
-        lambda d: d.kind == "integers" and not d.is_counted,
-    )
+    uncounted = [d for d in domain if d.kind == "integers" and not d.is_counted]
+    all_of(integers(Frequencies), lambda d: d.is_counted)
+    all_of(integers(lambda low, high: Positive(low - 0.5)), lambda d: d in uncounted and is_above(d))
+    all_of(integers(lambda low, high: Bounded(low - 0.5, high + 0.5)), lambda d: d in uncounted and not is_above(d))
     for d, start in placed:
         if d.kind in ("simplex", "sphere"):
             block = Simplex(d.n_columns) if d.kind == "simplex" else Sphere(d.n_columns, bound)

@@ -7,7 +7,7 @@ from tfflows.bijectors.composition import Chain, Invert
 from tfflows.bijectors.continuous import ContinuousFlow, ExactTrace, HutchinsonTrace
 from tfflows.bijectors.coupling import Coupling, alternating_mask, checkerboard_mask, half_mask
 from tfflows.bijectors.discrete import Frequencies, Integers
-from tfflows.bijectors.domain import Bounded, Circle, Simplex, Sphere
+from tfflows.bijectors.domain import Bounded, Circle, Positive, Simplex, Sphere
 from tfflows.bijectors.elementwise import Elementwise
 from tfflows.bijectors.images import Dequantize, Logit, Squeeze
 from tfflows.bijectors.linear import LU, QR, Householder, MatrixExponential, Permutation, RandomRotation
@@ -43,6 +43,7 @@ __all__ = [
     "Multiscale",
     "Permutation",
     "Planar",
+    "Positive",
     "PowerSeries",
     "Radial",
     "RandomRotation",

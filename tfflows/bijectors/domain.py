@@ -83,6 +83,51 @@ class Bounded(Bijector):
 
 
 @register
+class Positive(Bijector):
+    """Amounts: numbers above a bound, by their logarithm, so that it does not matter in which unit they are.
+
+    x = low + exp(z);  log-det = sum_i z_i. Their tails are those of log-normal distributions, where `Bounded` leaves
+    large numbers as they are.
+
+    Args:
+      low: `[n]`, the bounds.
+    """
+
+    def __init__(self, low: Sequence[float], name: str | None = None):
+        parameters = dict(locals())
+        low = np.asarray(low, np.float64)
+        if low.ndim != 1 or not np.all(np.isfinite(low)):
+            raise ValueError(f"Expected finite bounds; got {low.tolist()}.")
+        super().__init__(parameters, event_shape=low.shape, is_constant_jacobian=False, name=name)
+        self._low = low
+
+    @property
+    def is_elementwise(self):
+        return True
+
+    def _forward_and_log_det(self, z, context):
+        finite = np.finfo(z.dtype.as_numpy_dtype)
+        # Beyond, the exponential is 0 or infinite.
+        z = tf.clip_by_value(z, np.log(finite.tiny), np.log(finite.max) - 1.0)
+        return tf.cast(self._low, z.dtype) + tf.exp(z), sum_event(z, 1)
+
+    def _inverse_and_log_dets(self, x, context):
+        # Rounding may put a number on its bound, whose latent is infinite.
+        z = tf.math.log(tf.maximum(x - tf.cast(self._low, x.dtype), np.finfo(x.dtype.as_numpy_dtype).tiny))
+        return z, -z
+
+    def _inverse_and_log_det(self, x, context):
+        z, log_dets = self._inverse_and_log_dets(x, context)
+        return z, sum_event(log_dets, 1)
+
+    def check(self, x, what, columns=None, *, exact=True):
+        check_range(x, self._low, np.full_like(self._low, np.inf), what, columns)
+
+    def describe(self):
+        return f"Positive, {self.event_shape[0]} numbers"
+
+
+@register
 class Circle(Bijector):
     """Angles and other numbers that come round again, on circles of one period.
 
