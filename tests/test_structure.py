@@ -22,6 +22,8 @@ ORDER = [
     "latents",
     "rows",
     "batching",
+    "checks",
+    "contexts",
     "inputs",
     "distribution",
     "summary",

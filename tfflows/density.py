@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import tensorflow as tf
 
-from tfflows import bases, batching, export, inputs
+from tfflows import bases, batching, checks, export
 from tfflows.distribution import FlowDistribution
+from tfflows.nets import Heard
 from tfflows.training import TrainableModel
 
 
@@ -17,10 +16,14 @@ class Density(TrainableModel):
 
     Calling it, `flow(x)` or `flow(x, context)`, gives the log-density, inside other Keras models too.
 
-    A subclass sets `accepts` (an `inputs.Inputs`) and has `_flows`, `_log_prob` and `_sample_and_log_prob`.
+    A subclass sets `accepts` (an `inputs.Inputs`) and has `_flows`, `_hear`, `_log_prob` and `_sample_and_log_prob`.
     """
 
-    # What a subclass implements, in graph.
+    # What a subclass implements, in graph. A context may be `Heard` already.
+
+    def _hear(self, context):
+        """What is told of contexts `[..., *context_shape]`: by context nets, where there are any."""
+        raise NotImplementedError  # abstract
 
     def _log_prob(self, x, context, temperature=1.0):
         raise NotImplementedError  # abstract
@@ -46,7 +49,7 @@ class Density(TrainableModel):
 
         Args:
           x: `[n, *event]`, NumPy array, tensor or pandas frame.
-          context: `[n, context_dim]`, if the flow is conditional.
+          context: `[n, *context_shape]`, if the flow is conditional.
           batch_size: rows worked on at a time; bounds the memory.
 
         Returns:
@@ -62,8 +65,8 @@ class Density(TrainableModel):
 
         Args:
           n: number of draws, > 0.
-          context: None; `[context_dim]` for one condition; or `[batch, context_dim]`. With classes, a label or
-            `[batch]` of them.
+          context: None; `[*context_shape]` for one condition; or `[batch, *context_shape]`. With classes, a label or
+            `[batch]` of them. A context net hears each of them once, not for every draw.
           seed: an integer or a pair of them makes the draws reproducible.
           temperature: multiplies the spread of the latents; below 1 draws come from denser regions. With several
             scales, one number for all or one for each, the finest first.
@@ -82,14 +85,11 @@ class Density(TrainableModel):
         return self._draw("sample_and_log_prob", n, context, seed, temperature, batch_size)
 
     def distribution(self, context=None) -> FlowDistribution:
-        """The flow as a `tfd.Distribution`, given a context `[..., context_dim]` (or labels) if it is conditional."""
-        if self.accepts.are_labels(context):
-            context = self.accepts.one_hot(context)
-        if context is not None or self.context_dim is not None:
-            rows = None if context is None else tf.reshape(context, [-1, np.shape(context)[-1]])
-            self.accepts.context(rows, None)
-            context = tf.cast(context, self.accepts.dtype)
-        return FlowDistribution(self, context)
+        """The flow as a `tfd.Distribution`, given a context `[..., *context_shape]` (or labels) if it hears one."""
+        contexts = self.accepts.contexts
+        return FlowDistribution(
+            self, self.accepts.context(context, None) if contexts is None else contexts.any_batch(context)
+        )
 
     def call(self, x, context=None):
         return self._log_prob(x, context)
@@ -135,7 +135,7 @@ class Density(TrainableModel):
 
     def _temperature(self, temperature):
         """The temperature, checked: a number, or as many as the latent has."""
-        if inputs.is_symbolic(temperature):
+        if checks.is_symbolic(temperature):
             return temperature
         if np.ndim(temperature) != 0 or not 0.0 <= float(temperature) < np.inf:
             raise ValueError(f"Expected a finite temperature >= 0; got {temperature}.")
@@ -147,21 +147,33 @@ class Density(TrainableModel):
             self._functions[verb] = tf.function(getattr(self, f"_{verb}"), jit_compile=self.use_xla, autograph=False)
         return self._functions[verb]
 
-    def _buckets(self):
-        return batching.buckets(math.prod(self.accepts.event_shape))
+    def _has_context_nets(self) -> bool:
+        return any(flow.context_net is not None for flow in self._flows())
+
+    def _listen(self, context):
+        return Heard(self._hear(context))
+
+    def _listened(self, context, batch_size):
+        """Checked contexts `[n, ...]` as what the context nets make of them, each once; without nets themselves."""
+        if context is None or not self._has_context_nets():
+            return context
+        if checks.is_symbolic(context) or not tf.executing_eagerly():
+            return self._listen(context)
+        return batching.map_rows(self._compiled("listen"), [context], batch_size, self.accepts.buckets)
 
     def _over_rows(self, verb, value, context, batch_size):
         value = self._check_value(verb, value)
-        context = self.accepts.context(context, value.shape[0])
-        inputs.check_batch_size(batch_size)
-        if inputs.is_symbolic(value) or not tf.executing_eagerly():
+        if not isinstance(context, Heard):
+            context = self.accepts.context(context, value.shape[0])
+        checks.check_batch_size(batch_size)
+        if checks.is_symbolic(value) or not tf.executing_eagerly():
             return getattr(self, f"_{verb}")(value, context)
-        return batching.map_rows(self._compiled(verb), [value, context], batch_size, self._buckets())
+        return batching.map_rows(self._compiled(verb), [value, context], batch_size, self.accepts.buckets)
 
     def _check_value(self, verb, value):
         value = self.accepts.value(value)
         if self.accepts.is_discrete and verb in ("log_prob", "log_probs"):
-            inputs.check_pixels(value, "x")
+            checks.check_pixels(value, "x")
         return value
 
     def _draw(self, verb, n, context, seed, temperature, batch_size):
@@ -171,10 +183,11 @@ class Density(TrainableModel):
         is_stock = any(isinstance(flow.base, bases.FromTFP) for flow in self._flows())
         if is_stock:  # knows no other, and says so
             bases.check_temperature(temperature)
-        inputs.check_batch_size(batch_size)
-        is_single = self.accepts.is_one_context(context)
+        checks.check_batch_size(batch_size)
+        is_single = self.accepts.contexts is not None and self.accepts.contexts.is_one(context)
         context = self.accepts.context(tf.convert_to_tensor(context)[None] if is_single else context, None)
         n_contexts = 1 if context is None else context.shape[0]
+        heard = self._listened(context, batch_size)
         seed = batching.seed_pair(seed)
         if is_stock:
             temperature = 1.0  # a number that the graph knows
@@ -187,16 +200,17 @@ class Density(TrainableModel):
             result = batching.draw_rows(
                 lambda size, rows, seed: function([size], rows, seed, temperature),
                 int(n) * n_contexts,
-                None if context is None else tf.cast(context, self.accepts.dtype),
+                heard,
+                n_contexts,
                 seed,
                 batch_size,
-                self._buckets(),
+                self.accepts.buckets,
             )
         else:
             if context is not None:
                 n_contexts = tf.shape(context)[0]
-                context = tf.tile(context, [n, 1])
-            result = getattr(self, f"_{verb}")([n * n_contexts], context, seed, temperature)
+                heard = tf.nest.map_structure(lambda c: tf.tile(c, [n, *[1] * (c.shape.rank - 1)]), heard)
+            result = getattr(self, f"_{verb}")([n * n_contexts], heard, seed, temperature)
         if context is None or is_single:
             return result
         return tf.nest.map_structure(
@@ -207,8 +221,13 @@ class Density(TrainableModel):
 
     @property
     def context_dim(self) -> int | None:
-        """Width of the context vectors, or None for a flow without context."""
-        return self.accepts.context_dim
+        """Width of the context that the bijector hears, or None for a flow without context."""
+        return self._flows()[0].bijector.context_dim
+
+    @property
+    def context_shape(self) -> tuple[int | None, ...] | None:
+        """Shape of one context, as it is passed in, or None for a flow without context."""
+        return self.accepts.context_shape
 
     def load_weights(self, filepath, **kwargs):
         """Keras' `load_weights`, which here changes nothing unless the whole file fits."""

@@ -6,6 +6,7 @@ parameters mean the identity, so every flow starts as the identity map.
 """
 
 from tfflows.nets.conditioning import as_rows, build_conditioner, check_net_and_context, conditioner, describe_net
+from tfflows.nets.context import Heard, build_context_net, run_context_net
 from tfflows.nets.convolutional import ConvNet, uncompiled
 from tfflows.nets.feedforward import MLP
 from tfflows.nets.integrand import Integrand
@@ -21,6 +22,7 @@ __all__ = [
     "AffineMap",
     "Constant",
     "ConvNet",
+    "Heard",
     "Integrand",
     "LipschitzMLP",
     "Potential",
@@ -28,9 +30,11 @@ __all__ = [
     "Velocity",
     "as_rows",
     "build_conditioner",
+    "build_context_net",
     "check_net_and_context",
     "conditioner",
     "describe_net",
+    "run_context_net",
     "run_sequentially",
     "uncompiled",
     "unrolled",
