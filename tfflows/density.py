@@ -84,6 +84,39 @@ class Density(TrainableModel):
         """
         return self._draw("sample_and_log_prob", n, context, seed, temperature, batch_size)
 
+    def class_probabilities(self, x, prior=None, *, return_log_prob: bool = False, batch_size: int | None = None):
+        """The probability of each class given data, by Bayes' rule: p(c | x) = p(x | c) p(c) / p(x).
+
+        Args:
+          x: `[n, *event]`.
+          prior: p(c), `[n_classes]`, numbers >= 0 up to a common factor, such as how often each class was seen; equal
+            by default.
+          return_log_prob: whether log p(x) = log sum_c p(x | c) p(c) is returned too; it is low for what belongs to no
+            class, however sure the probabilities seem.
+          batch_size: rows worked on at a time.
+
+        Returns:
+          `[n, n_classes]`, and log p(x) `[n]` if `return_log_prob`.
+
+        Raises:
+          ValueError: for a flow whose context is no class (`n_classes`, or labels through an `Embedding`), or another
+            prior.
+        """
+        n_labels = None if self.accepts.contexts is None else self.accepts.contexts.n_labels
+        if n_labels is None:
+            raise ValueError("Expected a flow with n_classes, or with an Embedding of labels as context_net; got none.")
+        weights = np.ones(n_labels) if prior is None else np.asarray(prior, np.float64)
+        if weights.shape != (n_labels,) or not (np.all(weights >= 0.0) and 0.0 < weights.sum() < np.inf):
+            raise ValueError(f"Expected a prior of {n_labels} numbers >= 0, not all zero; got {prior}.")
+        n_rows = tf.shape(x)[0] if checks.is_symbolic(x) else len(x)
+        with np.errstate(divide="ignore"):
+            log_prior = np.log(weights / weights.sum())
+        # One class after the other: as many rows at a time as `log_prob` takes.
+        each = [self.log_prob(x, tf.fill([n_rows], c), batch_size=batch_size) for c in range(n_labels)]
+        joint = tf.stack(each, axis=-1) + tf.cast(log_prior, each[0].dtype)
+        probabilities = tf.nn.softmax(joint, axis=-1)
+        return (probabilities, tf.reduce_logsumexp(joint, axis=-1)) if return_log_prob else probabilities
+
     def distribution(self, context=None) -> FlowDistribution:
         """The flow as a `tfd.Distribution`, given a context `[..., *context_shape]` (or labels) if it hears one."""
         contexts = self.accepts.contexts
