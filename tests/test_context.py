@@ -1,5 +1,9 @@
 """Contexts of any shape through a Keras net that is trained with the flow."""
 
+import runpy
+import sys
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -24,6 +28,7 @@ LABELS = RNG.integers(0, 4, N)
 X = (0.3 * RNG.normal(size=(N, 2)) + IMAGES.mean(axis=(1, 2)) * 6.0).astype(np.float32)
 RULE = r"\(rows of context pair with rows of x; sample\(n, context \[batch, ...\]\) gives \[n, batch, ...\]\)"
 layers = keras.layers
+ROOT = Path(__file__).parents[1]
 
 
 def bijector(width=3):
@@ -414,3 +419,16 @@ def test_summary_and_repr_name_the_net(flow, capsys):
     assert f"{flow.context_net.name}, shape (6, 6, 1) to 3" in text
     assert f"{flow.count_params():,}" in text
     assert f"context_net={flow.context_net.name} of (6, 6, 1)" in repr(flow)
+
+
+@pytest.mark.parametrize("data", ["digits", "breast_cancer"])
+def test_bayes_classifier_example(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["bayes_classifier.py", "--quick", "--data", data, "--output", str(tmp_path)])
+    runpy.run_path(str(ROOT / "examples" / "bayes_classifier.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    right = {
+        line.split("  ")[1]: float(line.split("%")[0].split()[-1]) for line in printed.splitlines() if "%  " in line
+    }
+    assert len(right) == 4
+    assert right["normalizing flow"] > (50.0 if data == "digits" else 80.0)
+    assert (tmp_path / "bayes_classifier.png").stat().st_size > 10_000
