@@ -203,10 +203,13 @@ def report(problem: Problem, models: dict, prior) -> dict:
 def draw(problem: Problem, flow: FlowModel, found: dict, prior, path: Path) -> None:
     """Draws of each class, calibration, and what the density says of outliers."""
     has_images = problem.image is not None
-    figure, axes = plt.subplots(1, 2 + has_images, figsize=(4.6 * (2 + has_images), 4.2), layout="constrained")
+    widths = [1.6, 1.0, 1.0] if has_images else [1.0, 1.0]
+    figure, axes = plt.subplots(
+        1, len(widths), figsize=(4.0 * sum(widths), 4.0), width_ratios=widths, layout="constrained"
+    )
     if has_images:
         x, labels = problem.train
-        n_rows = 6
+        n_rows = 7
         draws = flow.sample(n_rows - 1, np.arange(len(prior)), seed=3, temperature=0.8).numpy()
         real = np.stack([x[labels == c][0] for c in range(len(prior))])
         rows = np.concatenate([real[None], draws])
@@ -232,7 +235,8 @@ def draw(problem: Problem, flow: FlowModel, found: dict, prior, path: Path) -> N
     for name, value in values.items():
         density.hist(np.maximum(value, least), np.linspace(least, most, 50), alpha=0.6, label=name)
     density.set(xlabel="log p(x) [nats]", ylabel="rows", title="what belongs to no class")
-    density.legend(frameon=False, loc="upper left")
+    density.set_ylim(0.0, 1.25 * density.get_ylim()[1])
+    density.legend(frameon=False, loc="upper right")
     figure.savefig(path, dpi=80)
     plt.close(figure)
 
