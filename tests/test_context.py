@@ -158,7 +158,7 @@ def test_it_learns_what_the_context_says():
 
 
 def test_statistics_are_those_of_the_data_whatever_the_fillers():
-    """Seven rows in batches of four: the filler of the last one is a row like the others, not one over and over."""
+    """Five rows in batches of four: the fillers of the last one are rows like the others, not one over and over."""
     net = keras.Sequential([keras.Input([1]), layers.BatchNormalization(momentum=0.0), layers.Dense(3)])
     flow = FlowModel(bijector(), context_net=net)
     flow.compile(keras.optimizers.SGD(0.0))
