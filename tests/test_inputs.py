@@ -58,7 +58,7 @@ def test_bad_data(flow, verb, x, message):
     [
         (None, r"Expected a context of shape \[n, 3\]; got none"),
         (C[:10], "Expected as many rows of context as of x, 50; got 10"),
-        (C[:, :2], r"Expected context of shape \[n, 3\]; got \[50, 2\]"),
+        (C[:, :2], r"a context of shape \[n, 3\] \(rows of context pair with rows of x; .*\); got \[50, 2\]"),
         (bad_rows(C, 5), "Expected finite numbers in context; got NaN or inf in 1 rows: 5"),
     ],
 )

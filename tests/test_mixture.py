@@ -238,7 +238,7 @@ def test_refuses_what_does_not_fit():
         FlowMixture([flow, flow])
     with pytest.raises(ValueError, match="one event_shape"):
         FlowMixture([flow, FlowModel(tff.NICE(3, n_layers=2, hidden=HIDDEN))])
-    with pytest.raises(ValueError, match="one context_dim"):
+    with pytest.raises(ValueError, match="one context_shape"):
         FlowMixture([flow, member(3)])
     with policy("float64"):
         other = member()

@@ -23,6 +23,8 @@ ORDER = [
     "latents",
     "rows",
     "batching",
+    "checks",
+    "contexts",
     "inputs",
     "distribution",
     "summary",

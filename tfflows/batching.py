@@ -73,26 +73,37 @@ def map_rows(function: Callable, arrays: Sequence, batch_size: int | None, bucke
 
     Args:
       function: from tensors with leading axis [rows] to a tensor or a tuple of them, likewise.
-      arrays: NumPy arrays or tensors of equal length, or None; gradients flow through tensors.
+      arrays: NumPy arrays or tensors of equal length, tuples of them, or None; gradients flow through tensors.
       batch_size: rows in a chunk, at most; None for the largest bucket.
       buckets: numbers of rows that `function` is called with.
     """
+    structure, arrays = arrays, tf.nest.flatten(arrays)
     n_rows = arrays[0].shape[0]
     if n_rows == 0:  # one row of zeros, cut off again, gives the shapes and dtypes of the results
         arrays = [None if a is None else np.zeros((1, *a.shape[1:]), np.dtype(a.dtype.name)) for a in arrays]
     results = []
     for start, stop, size in _chunks(max(n_rows, 1), batch_size, buckets):
         padded = [None if a is None else tf.convert_to_tensor(_pad(a[start:stop], size)) for a in arrays]
+        padded = tf.nest.pack_sequence_as(structure, padded)
         results.append(_keep(function(*padded), min(stop, n_rows) - start, size))
     return _join(results)
 
 
-def draw_rows(function: Callable, n_rows: int, context, seed, batch_size: int | None, buckets: Sequence[int] = BUCKETS):
+def draw_rows(
+    function: Callable,
+    n_rows: int,
+    context,
+    n_contexts: int,
+    seed,
+    batch_size: int | None,
+    buckets: Sequence[int] = BUCKETS,
+):
     """Calls a compiled sampler on chunks of `n_rows` rows and joins the results.
 
     Args:
       function: of (number of rows, context rows or None, seed).
-      context: `[n_contexts, context_dim]` or None; row r is given context r modulo n_contexts.
+      context: `[n_contexts, ...]`, a tuple of them, or None; row r is given context r modulo n_contexts.
+      n_contexts: how many there are.
       seed: two integers; each chunk gets a seed of its own.
       batch_size: rows in a chunk, at most; None for the largest bucket.
       buckets: numbers of rows that `function` is called with.
@@ -101,7 +112,8 @@ def draw_rows(function: Callable, n_rows: int, context, seed, batch_size: int | 
     for i, (start, stop, size) in enumerate(_chunks(n_rows, batch_size, buckets)):
         rows = None
         if context is not None:
-            rows = tf.gather(context, np.arange(start, start + size) % context.shape[0])
+            index = np.arange(start, start + size) % n_contexts
+            rows = tf.nest.map_structure(lambda c, index=index: tf.gather(c, index), context)
         # In NumPy: a handful of TensorFlow's operations, called one by one, takes as long as a small flow's draws.
         state = np.random.SeedSequence([*np.asarray(seed, np.int64) % 2**32, i]).generate_state(2)
         results.append(_keep(function(size, rows, (state % 2**31).astype(np.int32)), stop - start, size))

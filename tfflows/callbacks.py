@@ -122,9 +122,11 @@ def explain(model, flows: list, dataset: tf.data.Dataset) -> str:
                 return f"The {name} of the data is not finite, in {len(bad)} rows of a batch."
         outside = []
         for flow in flows:
-            value = x
+            value, heard = x, flow._hear(context)
+            if flow.context_net is not None and (bad := _bad_rows(heard, rows)):
+                return f"The output of the context net {flow.context_net.name} is not finite for {len(bad)} rows."
             for part in flow.bijector.bijectors if isinstance(flow.bijector, Chain) else [flow.bijector]:
-                value, log_det = Chain([part]).inverse_and_log_det(value, context)
+                value, log_det = Chain([part]).inverse_and_log_det(value, heard)
                 for name, result in (("value", value), ("log-det", log_det)):
                     if bad := _bad_rows(result, rows):
                         return (

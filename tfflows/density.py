@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-
 import numpy as np
 import tensorflow as tf
 
-from tfflows import bases, batching, export, inputs, questions
+from tfflows import bases, batching, checks, export
 from tfflows.distribution import FlowDistribution
+from tfflows.nets import Heard
+from tfflows.questions import ByDraws
 from tfflows.training import TrainableModel
 
 
-class Density(TrainableModel):
+class Density(ByDraws, TrainableModel):
     """A distribution that is fitted, evaluated and sampled: `FlowModel`, or several of them in a `FlowMixture`.
 
     Calling it, `flow(x)` or `flow(x, context)`, gives the log-density, inside other Keras models too.
 
-    A subclass sets `accepts` (an `inputs.Inputs`) and has `_flows`, `_log_prob` and `_sample_and_log_prob`.
+    A subclass sets `accepts` (an `inputs.Inputs`) and has `_flows`, `_hear`, `_log_prob` and `_sample_and_log_prob`.
     """
 
-    # What a subclass implements, in graph.
+    # What a subclass implements, in graph. A context may be `Heard` already.
+
+    def _hear(self, context):
+        """What is told of contexts `[..., *context_shape]`: by context nets, where there are any."""
+        raise NotImplementedError  # abstract
 
     def _log_prob(self, x, context, temperature=1.0):
         raise NotImplementedError  # abstract
@@ -53,7 +56,7 @@ class Density(TrainableModel):
 
         Args:
           x: `[n, *event]`, NumPy array, tensor or pandas frame.
-          context: `[n, context_dim]`, if the flow is conditional.
+          context: `[n, *context_shape]`, if the flow is conditional.
           batch_size: rows worked on at a time; bounds the memory.
 
         Returns:
@@ -69,8 +72,8 @@ class Density(TrainableModel):
 
         Args:
           n: number of draws, > 0.
-          context: None; `[context_dim]` for one condition; or `[batch, context_dim]`. With classes, a label or
-            `[batch]` of them.
+          context: None; `[*context_shape]` for one condition; or `[batch, *context_shape]`. With classes, a label or
+            `[batch]` of them. A context net hears each of them once, not for every draw.
           seed: an integer or a pair of them makes the draws reproducible.
           temperature: multiplies the spread of the latents; below 1 draws come from denser regions. With several
             scales, one number for all or one for each, the finest first.
@@ -88,100 +91,45 @@ class Density(TrainableModel):
         """
         return self._draw("sample_and_log_prob", n, context, seed, temperature, batch_size)
 
-    def distribution(self, context=None) -> FlowDistribution:
-        """The flow as a `tfd.Distribution`, given a context `[..., context_dim]` (or labels) if it is conditional."""
-        if self.accepts.are_labels(context):
-            context = self.accepts.one_hot(context)
-        if context is not None or self.context_dim is not None:
-            rows = None if context is None else tf.reshape(context, [-1, np.shape(context)[-1]])
-            self.accepts.context(rows, None)
-            context = tf.cast(context, self.accepts.dtype)
-        return FlowDistribution(self, context)
-
-    # Questions. Answers by draws come with their standard errors.
-
-    def probability(self, region, context=None, *, n: int = 10_000, seed=None) -> questions.Estimate:
-        """The probability of a region, by draws.
-
-        Args:
-          region: a function of x `[n, *event]` that returns `[n]` booleans, or bounds (low, high) of a box, numbers or
-            `[*event]`, infinite ones too.
-          context: one condition `[context_dim]` (or label), if the flow is conditional.
-          n: number of draws, >= 2.
-          seed: as in `sample`.
-
-        Returns:
-          `Estimate(value, error)`. The error is not 0 where all draws are in or out.
-        """
-        return questions.probability(self, region, n, context, seed)
-
-    def entropy(self, context=None, *, n: int = 10_000, seed=None) -> questions.Estimate:
-        """The differential entropy, -E log p, in nats, by draws; arguments as in `probability`."""
-        return questions.entropy(self, n, context, seed)
-
-    def kl_to(self, other, context=None, *, n: int = 10_000, seed=None) -> questions.Estimate:
-        """The Kullback-Leibler divergence E [log p - log q] to `other`, in nats, over draws of this flow.
-
-        Args:
-          other: a flow of the same data, which is given the same context if it is conditional, or a `tfd.Distribution`.
-          context, n, seed: as in `probability`.
-
-        Returns:
-          `Estimate(value, error)`, both infinite if a draw is impossible under `other`.
-        """
-        return questions.kl_to(self, other, n, context, seed)
-
-    def mode(
-        self, context=None, *, n_starts: int = 8, n_draws: int = 1000, n_steps: int = 200, seed=None
-    ) -> questions.Mode:
-        """The densest point: L-BFGS from the densest draws, in the coordinates of x, on which a mode depends.
-
-        Args:
-          context: as in `probability`.
-          n_starts: draws to climb from. If these all lie on one hill, others are not seen.
-          n_draws: draws that they are the densest of.
-          n_steps: of each climb, at most.
-          seed: as in `sample`.
-
-        Returns:
-          `Mode(x, log_prob)`, x `[*event]`; never less dense than the best draw.
-        """
-        return questions.mode(self, n_starts, n_draws, n_steps, context, seed)
-
-    def outliers(
-        self,
-        x,
-        context=None,
-        *,
-        calibration,
-        rate: float = 0.01,
-        score: Callable | None = None,
-        seed: int | None = None,
-    ) -> questions.Outliers:
-        """Which rows are strange, at a rate of false alarms that held-out data vouch for.
-
-        Of rows that come from where the calibration rows come from, a fraction of `rate` is flagged in the mean over
-        calibration data, or less if scores tie, whether the flow fits or not; conformal p-values. The density alone is
-        known to mislead: it depends on the data's coordinates, and does not see rows that are too typical.
+    def class_probabilities(self, x, prior=None, *, return_log_prob: bool = False, batch_size: int | None = None):
+        """The probability of each class given data, by Bayes' rule: p(c | x) = p(x | c) p(c) / p(x).
 
         Args:
           x: `[n, *event]`.
-          context: `[n, context_dim]`, if the flow is conditional.
-          calibration: rows that it was not fitted to (validation data count as fitted to), or (rows, context); at
-            least 1 / rate - 1 of them. The rate of one calibration scatters by sqrt(rate / their number).
-          rate: of false alarms, in (0, 1).
-          score: `questions.Density()`, the default, `Typicality()`, `Latent()`, or a function of (flow, x, context)
-            that returns `[n]` numbers, large for strange rows.
-          seed: lets chance decide between ties, so that data of few values are flagged at the full rate too.
+          prior: p(c), `[n_classes]`, numbers >= 0 up to a common factor, such as how often each class was seen; equal
+            by default.
+          return_log_prob: whether log p(x) = log sum_c p(x | c) p(c) is returned too; it is low for what belongs to no
+            class, however sure the probabilities seem.
+          batch_size: rows worked on at a time.
 
         Returns:
-          `Outliers(flags, p_values, scores, threshold)`.
+          `[n, n_classes]`, and log p(x) `[n]` if `return_log_prob`.
 
-        References:
-          Le Lan & Dinh (2021), https://arxiv.org/abs/2012.03808; Nalisnick et al. (2019),
-          https://arxiv.org/abs/1906.02994; Bates et al. (2023), https://arxiv.org/abs/2104.08279
+        Raises:
+          ValueError: for a flow whose context is no class (`n_classes`, or labels through an `Embedding`), or another
+            prior.
         """
-        return questions.outliers(self, x, context, calibration, rate, score or questions.Density(), seed)
+        n_labels = None if self.accepts.contexts is None else self.accepts.contexts.n_labels
+        if n_labels is None:
+            raise ValueError("Expected a flow with n_classes, or with an Embedding of labels as context_net; got none.")
+        weights = np.ones(n_labels) if prior is None else np.asarray(prior, np.float64)
+        if weights.shape != (n_labels,) or not (np.all(weights >= 0.0) and 0.0 < weights.sum() < np.inf):
+            raise ValueError(f"Expected a prior of {n_labels} numbers >= 0, not all zero; got {prior}.")
+        n_rows = tf.shape(x)[0] if checks.is_symbolic(x) else len(x)
+        with np.errstate(divide="ignore"):
+            log_prior = np.log(weights / weights.sum())
+        # One class after the other: as many rows at a time as `log_prob` takes.
+        each = [self.log_prob(x, tf.fill([n_rows], c), batch_size=batch_size) for c in range(n_labels)]
+        joint = tf.stack(each, axis=-1) + tf.cast(log_prior, each[0].dtype)
+        probabilities = tf.nn.softmax(joint, axis=-1)
+        return (probabilities, tf.reduce_logsumexp(joint, axis=-1)) if return_log_prob else probabilities
+
+    def distribution(self, context=None) -> FlowDistribution:
+        """The flow as a `tfd.Distribution`, given a context `[..., *context_shape]` (or labels) if it hears one."""
+        contexts = self.accepts.contexts
+        return FlowDistribution(
+            self, self.accepts.context(context, None) if contexts is None else contexts.any_batch(context)
+        )
 
     def call(self, x, context=None):
         return self._log_prob(x, context)
@@ -227,7 +175,7 @@ class Density(TrainableModel):
 
     def _temperature(self, temperature):
         """The temperature, checked: a number, or as many as the latent has."""
-        if inputs.is_symbolic(temperature):
+        if checks.is_symbolic(temperature):
             return temperature
         if np.ndim(temperature) != 0 or not 0.0 <= float(temperature) < np.inf:
             raise ValueError(f"Expected a finite temperature >= 0; got {temperature}.")
@@ -239,16 +187,28 @@ class Density(TrainableModel):
             self._functions[verb] = tf.function(getattr(self, f"_{verb}"), jit_compile=self.use_xla, autograph=False)
         return self._functions[verb]
 
-    def _buckets(self):
-        return batching.buckets(math.prod(self.accepts.event_shape))
+    def _has_context_nets(self) -> bool:
+        return any(flow.context_net is not None for flow in self._flows())
+
+    def _listen(self, context):
+        return Heard(self._hear(context))
+
+    def _listened(self, context, batch_size):
+        """Checked contexts `[n, ...]` as what the context nets make of them, each once; without nets themselves."""
+        if context is None or not self._has_context_nets():
+            return context
+        if checks.is_symbolic(context) or not tf.executing_eagerly():
+            return self._listen(context)
+        return batching.map_rows(self._compiled("listen"), [context], batch_size, self.accepts.buckets)
 
     def _over_rows(self, verb, value, context, batch_size):
         value = self._check_value(verb, value)
-        context = self.accepts.context(context, value.shape[0])
-        inputs.check_batch_size(batch_size)
-        if inputs.is_symbolic(value) or not tf.executing_eagerly():
+        if not isinstance(context, Heard):
+            context = self.accepts.context(context, value.shape[0])
+        checks.check_batch_size(batch_size)
+        if checks.is_symbolic(value) or not tf.executing_eagerly():
             return getattr(self, f"_{verb}")(value, context)
-        return batching.map_rows(self._compiled(verb), [value, context], batch_size, self._buckets())
+        return batching.map_rows(self._compiled(verb), [value, context], batch_size, self.accepts.buckets)
 
     def _check_value(self, verb, value):
         value = self.accepts.value(value)
@@ -262,10 +222,11 @@ class Density(TrainableModel):
         is_stock = any(isinstance(flow.base, bases.FromTFP) for flow in self._flows())
         if is_stock:  # knows no other, and says so
             bases.check_temperature(temperature)
-        inputs.check_batch_size(batch_size)
-        is_single = self.accepts.is_one_context(context)
+        checks.check_batch_size(batch_size)
+        is_single = self.accepts.contexts is not None and self.accepts.contexts.is_one(context)
         context = self.accepts.context(tf.convert_to_tensor(context)[None] if is_single else context, None)
         n_contexts = 1 if context is None else context.shape[0]
+        heard = self._listened(context, batch_size)
         seed = batching.seed_pair(seed)
         if is_stock:
             temperature = 1.0  # a number that the graph knows
@@ -278,16 +239,17 @@ class Density(TrainableModel):
             result = batching.draw_rows(
                 lambda size, rows, seed: function([size], rows, seed, temperature),
                 int(n) * n_contexts,
-                None if context is None else tf.cast(context, self.accepts.dtype),
+                heard,
+                n_contexts,
                 seed,
                 batch_size,
-                self._buckets(),
+                self.accepts.buckets,
             )
         else:
             if context is not None:
                 n_contexts = tf.shape(context)[0]
-                context = tf.tile(context, [n, 1])
-            result = getattr(self, f"_{verb}")([n * n_contexts], context, seed, temperature)
+                heard = tf.nest.map_structure(lambda c: tf.tile(c, [n, *[1] * (c.shape.rank - 1)]), heard)
+            result = getattr(self, f"_{verb}")([n * n_contexts], heard, seed, temperature)
         if context is None or is_single:
             return result
         return tf.nest.map_structure(
@@ -298,8 +260,13 @@ class Density(TrainableModel):
 
     @property
     def context_dim(self) -> int | None:
-        """Width of the context vectors, or None for a flow without context."""
-        return self.accepts.context_dim
+        """Width of the context that the bijector hears, or None for a flow without context."""
+        return self._flows()[0].bijector.context_dim
+
+    @property
+    def context_shape(self) -> tuple[int | None, ...] | None:
+        """Shape of one context, as it is passed in, or None for a flow without context."""
+        return self.accepts.context_shape
 
     def load_weights(self, filepath, **kwargs):
         """Keras' `load_weights`, which here changes nothing unless the whole file fits."""

@@ -11,12 +11,13 @@ class FlowDistribution(tfp.distributions.Distribution):
 
     Args:
       flow: a `FlowModel` or `FlowMixture`.
-      context: None, `[context_dim]`, or `[..., context_dim]` for a batch of distributions.
+      context: None, `[*context_shape]`, or `[..., *context_shape]` for a batch of distributions.
     """
 
     def __init__(self, flow, context: tf.Tensor | None = None, name: str = "FlowDistribution"):
         parameters = dict(locals())
         self._flow, self._context = flow, context
+        self._n_batch = 0 if context is None else context.shape.rank - len(flow.context_shape)
         super().__init__(
             dtype=tf.as_dtype(flow.accepts.dtype),
             reparameterization_type=(
@@ -35,10 +36,10 @@ class FlowDistribution(tfp.distributions.Distribution):
         return {}
 
     def _batch_shape(self):
-        return tf.TensorShape([]) if self._context is None else self._context.shape[:-1]
+        return tf.TensorShape([]) if self._context is None else self._context.shape[: self._n_batch]
 
     def _batch_shape_tensor(self):
-        return tf.shape(self._context)[:-1] if self._context is not None else tf.constant([], tf.int32)
+        return tf.shape(self._context)[: self._n_batch] if self._context is not None else tf.constant([], tf.int32)
 
     def _event_shape(self):
         return tf.TensorShape(self._flow.accepts.event_shape)

@@ -12,6 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfflows import batching
+from tfflows.checks import check_batch_size, check_event, check_finite, is_symbolic
+from tfflows.contexts import Contexts
 from tfflows.rows import Rows, batches, hold_out
 
 ADAPT_ROWS = 100_000  # of a tf.data pipeline; arrays are used whole
@@ -54,19 +56,17 @@ class Inputs:
 
     Args:
       event_shape: shape of one row of x.
-      context_dim: width of the context, or None.
+      contexts: the contexts it accepts, or None for a flow without context.
       dtype: the flow's NumPy dtype; integers become it.
       keep_float64: whether float64 data stay float64, because the bijector uses all their digits.
-      n_classes: number of classes, if the context is one: given as labels `[n]` or as one-hot vectors.
       is_discrete: whether data, or columns of them, are integers.
       domain: raises where there are no data (`Bijector.check`).
     """
 
     event_shape: tuple[int, ...]
-    context_dim: int | None
+    contexts: Contexts | None
     dtype: type
     keep_float64: bool
-    n_classes: int | None = None
     is_discrete: bool = False
     domain: Callable = lambda x, what, *, exact: None
 
@@ -76,9 +76,24 @@ class Inputs:
             self.domain(np.asarray(value), what, exact=exact)
 
     @property
+    def context_shape(self) -> tuple[int | None, ...] | None:
+        """Shape of one context, or None for a flow without context."""
+        return None if self.contexts is None else self.contexts.shape
+
+    @property
+    def n_classes(self) -> int | None:
+        """Number of classes, if the context is one: given as labels `[n]` or as one-hot vectors."""
+        return None if self.contexts is None else self.contexts.n_classes
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        """The numbers of rows that verbs are compiled for, fewer where data or contexts are images."""
+        return batching.buckets(max(math.prod(self.event_shape), 0 if self.contexts is None else self.contexts.size))
+
+    @property
     def evaluation_rows(self) -> int:
         """How many rows are evaluated at a time, fewer of images."""
-        return min(EVALUATION_ROWS, batching.buckets(math.prod(self.event_shape))[-1])
+        return min(EVALUATION_ROWS, self.buckets[-1])
 
     def value(self, value, what: str = "x", event_shape: tuple[int, ...] | None = None):
         """`value` `[n, *event_shape]` as floats: a tensor stays a tensor, all else becomes an array."""
@@ -88,52 +103,19 @@ class Inputs:
         return value
 
     def context(self, context, n_rows: int | None):
-        """`context` `[n_rows, context_dim]` as floats, or None where the flow hears none.
+        """`context` `[n_rows, *context_shape]` as numbers, or None where the flow hears none.
 
         Raises:
-          ValueError: for a context that is missing, superfluous, of another width or length, or not finite.
+          ValueError: for a context that is missing, superfluous, of another shape or length, or not finite.
         """
-        if self.context_dim is None:
-            if context is None:
-                return None
+        if self.contexts is not None:
+            return self.contexts.rows(context, n_rows)
+        if context is not None:
             raise ValueError(
                 "Expected no context, because the flow was built without context_dim; got one of type "
                 f"{type(context).__name__}."
             )
-        if context is None:
-            labels = "" if self.n_classes is None else ", or labels [n]"
-            raise ValueError(f"Expected a context of shape [n, {self.context_dim}]{labels}; got none.")
-        if self.n_classes is not None and len(np.shape(context)) == 1:
-            context = self.one_hot(context)
-        context = self.value(context, "context", (self.context_dim,))
-        if n_rows is not None and context.shape[0] not in (None, n_rows):
-            raise ValueError(f"Expected as many rows of context as of x, {n_rows}; got {context.shape[0]}.")
-        return context
-
-    def is_one_context(self, context) -> bool:
-        """Whether it is one condition and not rows of them: a vector, or with classes a label or a vector of floats."""
-        n_axes = -1 if context is None else len(np.shape(context))
-        if self.n_classes is None:
-            return n_axes == 1
-        return n_axes == 0 or (n_axes == 1 and not self.are_labels(context))
-
-    def are_labels(self, context) -> bool:
-        """Whether it is one class label, or a vector of them: whole numbers by type."""
-        if self.n_classes is None or context is None or len(np.shape(context)) > 1:
-            return False
-        return np.dtype(tf.convert_to_tensor(context).dtype.as_numpy_dtype).kind in "iu"
-
-    def one_hot(self, labels) -> tf.Tensor:
-        """Class labels `[...]` as vectors `[..., n_classes]`."""
-        if not is_symbolic(labels):
-            array = np.asarray(labels)
-            if array.dtype.kind not in "iuf" or not np.array_equal(array, np.floor(array)):
-                raise ValueError(f"Expected whole numbers as class labels; got {array.dtype} {array[:3]}.")
-            if array.size and not (array.min() >= 0 and array.max() < self.n_classes):
-                raise ValueError(
-                    f"Expected class labels from 0 to {self.n_classes - 1}; got {array.min()} to {array.max()}."
-                )
-        return tf.one_hot(tf.cast(labels, tf.int32), self.n_classes, dtype=self.dtype)
+        return None
 
     def rows(self, x, context=None, weight=None) -> Rows:
         """Data in memory, for `fit`, `evaluate` and `adapt`."""
@@ -220,21 +202,21 @@ class Inputs:
         if parts[0].shape.rank is not None and parts[0].shape.rank == len(self.event_shape):
             raise ValueError(f"Expected a batched dataset, as from .batch(256); got elements {parts[0]}.")
         has_context = len(parts) > 1 and tensors[1]
-        if has_context != (self.context_dim is not None):
+        if has_context != (self.contexts is not None):
             expected, got = ("no", "one") if has_context else ("a", "none")
             raise ValueError(f"Expected a dataset with {expected} context; got {got}.")
         if parts[0].shape.rank is not None:
             check_event(parts[0], self.event_shape, "x")
         are_labels = has_context and self.n_classes is not None and parts[1].shape.rank == 1
         if has_context and not are_labels and parts[1].shape.rank is not None:
-            check_event(parts[1], (self.context_dim,), "context")
+            self.contexts.check_shape(parts[1])
 
         def standardise(*element):
             x = self._floats(element[0], "x")
             data = {"x": tf.ensure_shape(x, [None, *self.event_shape])}
             if has_context:
-                context = self.one_hot(element[1]) if are_labels else tf.cast(element[1], self.dtype)
-                data["context"] = tf.ensure_shape(context, [None, self.context_dim])
+                context = self.contexts.one_hot(element[1]) if are_labels else self.contexts.numbers(element[1])
+                data["context"] = tf.ensure_shape(context, [None, *self.context_shape])
             weight = tf.ones(tf.shape(x)[:1], self.dtype)
             if len(element) > 2:
                 # Inside a pipeline nothing can be refused; as NaN it stops the fit, which then says why.
@@ -243,40 +225,6 @@ class Inputs:
             return data | {"weight": weight}
 
         return dataset.map(standardise, num_parallel_calls=tf.data.AUTOTUNE)
-
-
-def is_symbolic(value) -> bool:
-    """Whether `value` is a tensor of a graph that is being traced, without numbers to check."""
-    return tf.is_tensor(value) and not hasattr(value, "numpy")
-
-
-def check_event(value, event_shape: tuple[int, ...], what: str) -> None:
-    """Raises if `value` is not of shape `[n, *event_shape]`."""
-    shape = tuple(value.shape)
-    if len(shape) == 1 + len(event_shape) and all(
-        a is None or a == b for a, b in zip(shape[1:], event_shape, strict=True)
-    ):
-        return
-    hint = ""
-    if len(shape) == len(event_shape) == 1:
-        hint = f" A column is {what}[:, None]." if event_shape == (1,) else f" One row is {what}[None]."
-    expected = ", ".join(["n", *map(str, event_shape)])
-    raise ValueError(f"Expected {what} of shape [{expected}]; got {list(shape)}.{hint}")
-
-
-def check_finite(value, what: str) -> None:
-    """Raises if rows of `value` hold NaN or inf, and says which."""
-    if is_symbolic(value):
-        return
-    array = np.asarray(value)
-    # The sum is finite unless an entry is not, or it overflows, which the second look settles.
-    with np.errstate(all="ignore"):
-        if np.isfinite(array.sum(dtype=np.float64)):
-            return
-    bad = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))
-    if len(bad):
-        first = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
-        raise ValueError(f"Expected finite numbers in {what}; got NaN or inf in {len(bad)} rows: {first}.")
 
 
 def first_rows(dataset: tf.data.Dataset, n_rows: int) -> Rows:
@@ -291,7 +239,8 @@ def first_rows(dataset: tf.data.Dataset, n_rows: int) -> Rows:
     if count == 0:
         raise ValueError("Expected at least one row of data in the dataset; got none.")
     merged = {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
-    check_finite(merged["x"], "the dataset's x")
+    for name in merged.keys() & {"x", "context"}:
+        check_finite(merged[name], f"the dataset's {name}")
     return Rows(merged["x"], merged.get("context"), None)
 
 
@@ -314,9 +263,3 @@ def unpack(data) -> tuple:
     if not 1 <= len(data) <= 3:
         raise ValueError(f"Expected x, (x, context) or (x, context, weight); got {len(data)} entries.")
     return (*data, None, None)[:3]
-
-
-def check_batch_size(batch_size: int | None) -> None:
-    """Raises unless `batch_size` is None or a positive number."""
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"Expected batch_size >= 1; got {batch_size}.")

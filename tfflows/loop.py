@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -30,8 +32,8 @@ def compiled(model):
     """The model's training steps as one compiled function of (data, order, start, stop).
 
     data are the rows, as a dict of x, weight and perhaps context; order `[n_steps, batch_size]` are the numbers
-    of the rows of each step, -1 for none. It makes the steps from `start` up to, but not including, `stop`, and
-    ends early after a loss that is not finite.
+    of the rows of each step, and -1 - number for a filler of weight zero. It makes the steps from `start` up to, but
+    not including, `stop`, and ends early after a loss that is not finite.
 
     Returns of the function: the number of the step it stopped before, and the metrics.
     """
@@ -83,10 +85,10 @@ class EpochLoop(keras.callbacks.Callback):
         self.model.steps_per_execution = 1
 
     def on_epoch_begin(self, epoch, logs=None):
-        order = np.full(self._order_shape, -1, np.int32)
         rows = np.random.permutation(self._n_rows) if self._shuffle else np.arange(self._n_rows)
-        order.reshape(-1)[: self._n_rows] = rows
-        self._order = tf.constant(order)
+        fillers = rows[np.arange(math.prod(self._order_shape) - self._n_rows) % self._n_rows]
+        order = np.concatenate([rows, -1 - fillers]).astype(np.int32)
+        self._order = tf.constant(order.reshape(self._order_shape))
         self.step = 0
 
     def __call__(self, iterator):

@@ -21,7 +21,7 @@ class Loss:
     """
 
     def __call__(self, flow, x: tf.Tensor, context: tf.Tensor | None) -> tf.Tensor:
-        """The loss of `x` `[n, ...]` given `context` `[n, context_dim]` or None, of shape `[n]`.
+        """The loss of `x` `[n, ...]` given `context` `[n, *context_shape]` or None, of shape `[n]`.
 
         Args:
           flow: the `FlowModel` or `FlowMixture`; its verbs, such as `log_prob`, may be called, and gradients
@@ -77,7 +77,8 @@ class RegularizedLikelihood(Loss):
         prices = {kinetic_energy: self.kinetic, bending: self.jacobian, hamilton_jacobi: self.hjb}
         prices = {cost: price for cost, price in prices.items() if price > 0.0}
         total = 0.0
-        for part in _parts_of(flow):
+        parts, context = _parts_of(flow), flow._hear(context)
+        for part in parts:
             if isinstance(part, ContinuousFlow):
                 x, log_det, *costs = part.inverse_with_costs(x, context, costs=tuple(prices))
                 total = total + sum(price * cost for price, cost in zip(prices.values(), costs, strict=True))
@@ -110,7 +111,7 @@ class FlowMatching(Loss):
     """
 
     def __call__(self, flow, x, context):
-        parts = _parts_of(flow)
+        parts, context = _parts_of(flow), flow._hear(context)
         at = [i for i, part in enumerate(parts) if isinstance(part, ContinuousFlow)]
         if len(at) != 1:
             raise ValueError(f"Expected a bijector with one ContinuousFlow for flow matching; got {len(at)} of them.")

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfflows.density import Density
 from tfflows.model import FlowModel
-from tfflows.nets import Constant, build_conditioner, check_net_and_context, conditioner
+from tfflows.nets import Constant, Heard, build_context_net, check_net_and_context, run_context_net
 from tfflows.numerics import k_means
 from tfflows.randomness import RANDOM, categories, draw_categories, seeded_uniform
 from tfflows.serialization import deserialize, register, serialize
@@ -29,7 +29,8 @@ class FlowMixture(Density):
     weights. Where its `log_probs` disagree, the data said little.
 
     Args:
-      flows: `FlowModel`s of one event shape and one context width, at least one. They may differ in everything else.
+      flows: `FlowModel`s of one event shape and one context shape, at least one. They may differ in everything else;
+        each may have a context net of its own.
       net: with a context, a Keras layer called as `net(context)` that returns a logit for each flow, or None for
         weights that do not depend on it.
 
@@ -47,27 +48,31 @@ class FlowMixture(Density):
             raise ValueError(f"Expected a list of FlowModels; got {flows!r}.")
         if len({id(flow.bijector) for flow in flows}) < len(flows):
             raise ValueError("Expected flows with a bijector each; got one of them twice.")
-        for fact in ("event_shape", "context_dim", "dtype", "n_classes", "is_discrete"):
+        nets = [flow.context_net for flow in flows if flow.context_net is not None]
+        if len({id(net) for net in nets}) < len(nets):
+            raise ValueError("Expected flows with a context net each; got one of them twice.")
+        for fact in ("event_shape", "context_shape", "dtype", "n_classes", "is_discrete", "contexts"):
             found = [getattr(flow.accepts, fact) for flow in flows]
             if any(value != found[0] for value in found):
                 raise ValueError(f"Expected flows of one {fact}; got {found}.")
-        context_dim = flows[0].context_dim
         if net is not None:
-            check_net_and_context(net, context_dim)
+            check_net_and_context(net, flows[0].context_dim)
         super().__init__(**kwargs)
         self.flows = flows
         self.logits = Constant((len(flows),))
-        self.net = None if net is None else build_conditioner(net, context_dim, len(flows))
+        if net is not None:
+            build_context_net(net, flows[0].context_shape, len(flows))
+        self.net = net
         # One of them is enough to keep float64: the others cast it.
         keep_float64 = any(flow.accepts.keep_float64 for flow in flows)
         self.accepts = dataclasses.replace(flows[0].accepts, keep_float64=keep_float64)
         self.built = True
 
     def log_weights(self, context=None) -> tf.Tensor:
-        """log w_k, of shape `[K]`, or with a net `[n, K]`, given the context `[n, context_dim]`."""
+        """log w_k, of shape `[K]`, or with a net `[n, K]`, given the context `[n, *context_shape]`."""
         if self.net is None and context is not None:
             raise ValueError("Expected no context for weights that do not depend on it; got one.")
-        return self._log_weights(None if self.net is None else self.accepts.context(context, None))
+        return self._given(None if self.net is None else self.accepts.context(context, None))[0]
 
     def log_probs(self, x, context=None, *, batch_size: int | None = None) -> tf.Tensor:
         """Log-density in nats under each flow, `[n, K]`; arguments as in `log_prob`."""
@@ -104,19 +109,36 @@ class FlowMixture(Density):
 
     # What they compute, in graph.
 
-    def _log_weights(self, context):
+    def _hear(self, context):
+        """What each flow hears, and after it logits, if a net gives them."""
+        if isinstance(context, Heard):
+            return context.value
+        if context is None:
+            return (None,) * len(self.flows)
+        heard = tuple(flow._hear(context) for flow in self.flows)
+        if self.net is None:
+            return heard
+        logits = run_context_net(self.net, context, len(self.accepts.context_shape))
+        return (*heard, tf.cast(logits, self.accepts.dtype))
+
+    def _given(self, context):
+        """log w_k, and the context for each flow."""
+        heard = self._hear(context)
         logits = tf.cast(self.logits(None), self.accepts.dtype)
         if self.net is not None:
-            logits += conditioner(self.net, tf.cast(context, logits.dtype), None)
-        return tf.nn.log_softmax(logits)
+            logits += heard[-1]
+        return tf.nn.log_softmax(logits), [None if h is None else Heard(h) for h in heard[: len(self.flows)]]
 
     def _log_probs(self, x, context, temperature=1.0):
-        return tf.stack([flow._log_prob(x, context, temperature) for flow in self.flows], axis=-1)
+        given = self._given(context)[1]
+        return tf.stack([flow._log_prob(x, c, temperature) for flow, c in zip(self.flows, given, strict=True)], axis=-1)
 
     def _log_prob(self, x, context, temperature=1.0):
-        return tf.reduce_logsumexp(self._log_weights(context) + self._log_probs(x, context, temperature), axis=-1)
+        context = None if context is None else Heard(self._hear(context))
+        return tf.reduce_logsumexp(self._given(context)[0] + self._log_probs(x, context, temperature), axis=-1)
 
     def _sample_and_log_prob(self, shape, context, seed, temperature):
+        context = None if context is None else Heard(self._hear(context))
         x = self._sample_only(shape, context, seed, temperature)
         return x, self._log_prob(x, context, temperature)
 
@@ -124,10 +146,11 @@ class FlowMixture(Density):
         """Every flow draws every row, and one of them is kept: shapes that XLA knows, for K times the work."""
         seeds = tf.unstack(tf.random.split(seed, len(self.flows) + 1, alg=RANDOM))
         shape = tf.reshape(tf.cast(shape, tf.int32), [-1])
-        which = draw_categories(self._log_weights(context), shape, seeds[0])
+        log_weights, given = self._given(context)
+        which = draw_categories(log_weights, shape, seeds[0])
         chosen = 0.0
         for k, flow in enumerate(self.flows):
-            x = flow._sample_only(shape, context, seeds[k + 1], temperature)
+            x = flow._sample_only(shape, given[k], seeds[k + 1], temperature)
             is_kth = tf.reshape(which == k, tf.concat([shape, [1] * len(self.accepts.event_shape)], axis=0))
             chosen = tf.where(is_kth, x, chosen)
         return chosen
@@ -136,11 +159,12 @@ class FlowMixture(Density):
 
     def _sample_rows(self, seeds, context, temperature):
         uniform = tf.cast(seeded_uniform(seeds, 1)[:, 0], self.accepts.dtype)
-        which = categories(self._log_weights(context), uniform)
+        log_weights, given = self._given(context)
+        which = categories(log_weights, uniform)
         chosen = 0.0
         for k, flow in enumerate(self.flows):
             is_kth = tf.reshape(which == k, [-1] + [1] * len(self.accepts.event_shape))
-            chosen = tf.where(is_kth, flow._sample_rows(seeds, context, temperature, stream=k + 1), chosen)
+            chosen = tf.where(is_kth, flow._sample_rows(seeds, given[k], temperature, stream=k + 1), chosen)
         return chosen
 
     def _flows(self):

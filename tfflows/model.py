@@ -5,25 +5,33 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfflows import bases, inputs, latents, questions, summary
+from tfflows import bases, checks, inputs, latents, summary
 from tfflows.bijectors.base import Bijector, describe
+from tfflows.contexts import Contexts
 from tfflows.density import Density
 from tfflows.domains import Domain, on_domain
+from tfflows.nets import Heard, build_context_net, run_context_net
+from tfflows.questions import ByLatents
 from tfflows.randomness import seeded_uniform
 from tfflows.serialization import deserialize, register, serialize
 
 
 @register
-class FlowModel(Density):
+class FlowModel(ByLatents, Density):
     """A normalizing flow: a distribution that is fitted with `fit`, evaluated and sampled.
 
     x = bijector.forward(z), z ~ base;  log p(x) = log base(z) + log |det dz/dx|.
 
     Calling it, `flow(x)` or `flow(x, context)`, gives the log-density, inside other Keras models too.
+
+    With a `context_net` contexts may be images, sequences, labels or long vectors: a Keras layer or model turns them
+    into the `[n, context_dim]` that the bijector hears. Its weights are the flow's: `fit` trains them with it, and they
+    are in its files and exports, which take contexts as the net does.
 
     Args:
       bijector: the invertible map, such as a preset (`RealNVP(n_dim)`), or a `Chain`.
@@ -32,9 +40,20 @@ class FlowModel(Density):
       domain: where each column of a table lives, a list of `Domain`s; by default all are real. Densities are then of
         the data as they are, samples never leave the domain, and data outside are refused. With integer or
         categorical columns `log_prob` is of their probability, and a mean of several points (`bijectors.Integers`).
+      context_net: a Keras layer or model, from contexts `[n, *context_shape]` to `[n, context_dim]`. It is told that it
+        trains in `fit` only (`Dropout`, `BatchNormalization`).
+      context_shape: shape of one context, for a net that does not say it, such as a `Sequential` without `Input`; () is
+        a single number, None an axis of any length.
+      n_classes: number of classes, if the context is one: labels `[n]`, or one-hot vectors, which is what the bijector
+        or the net hears.
 
     Raises:
-      ValueError: if bijector, base and domain do not fit each other.
+      ValueError: if bijector, base, domain, context net and shape do not fit each other.
+
+    Reference:
+      context nets: Radev et al. (2020), BayesFlow: learning complex stochastic models with invertible neural networks,
+      https://arxiv.org/abs/2003.06281; class contexts: Ardizzone et al. (2020), Training normalizing flows with the
+      information bottleneck, https://arxiv.org/abs/2001.06448
     """
 
     def __init__(
@@ -42,6 +61,10 @@ class FlowModel(Density):
         bijector: Bijector,
         base: bases.Base | None = None,
         domain: Sequence[Domain] | None = None,
+        *,
+        context_net: keras.layers.Layer | None = None,
+        context_shape: Sequence[int | None] | None = None,
+        n_classes: int | None = None,
         **kwargs,
     ):
         if not isinstance(bijector, Bijector):
@@ -63,17 +86,18 @@ class FlowModel(Density):
             raise ValueError(f"Expected a base of tfflows.bases or a TFP distribution; got {base!r}.")
         if base.event_shape != latent_shape:
             raise ValueError(f"Expected a base of event shape {latent_shape}; got {base.event_shape}.")
+        contexts = _contexts(bijector, context_net, context_shape, n_classes)
         super().__init__(**kwargs)
         self.bijector = bijector
         self.base = base
         # Keras sees no weights inside a TFP object; this list is how it finds all of them.
         self.bijector_layers = bijector.layers
+        self.context_net = context_net
         self.accepts = inputs.Inputs(
             bijector.event_shape,
-            bijector.context_dim,
+            contexts,
             bijector.dtype.as_numpy_dtype,
             bijector.accepts_float64,
-            bijector.n_classes,
             bijector.is_discrete,
             bijector.check,
         )
@@ -99,8 +123,8 @@ class FlowModel(Density):
         Args:
           x0, x1: `[n, *event]`, or one event each.
           n_steps: events on the way, the two ends included, >= 2.
-          context: of both ends, `[n, context_dim]` or for one event `[context_dim]` (or class labels); or a pair of
-            them, which are mixed linearly on the way.
+          context: of both ends, `[n, *context_shape]` or for one event `[*context_shape]` (or class labels); or a
+            pair of them. On the way they, or what the context net makes of them, are mixed linearly.
           mode: how latents are mixed: `latents.spherical`, `latents.linear`, one of their names, or a function of
             (z0, z1, t) with t in [0, 1].
           batch_size: rows worked on at a time.
@@ -119,15 +143,16 @@ class FlowModel(Density):
         if is_single:
             x0, x1 = tf.convert_to_tensor(x0)[tf.newaxis], tf.convert_to_tensor(x1)[tf.newaxis]
             contexts = [None if c is None else np.asarray(c)[np.newaxis] for c in contexts]
-        contexts = [self.accepts.context(c, len(x0)) for c in contexts]
+        contexts = [self._listened(self.accepts.context(c, len(x0)), batch_size) for c in contexts]
         z0, z1 = (self.encode(x, c, batch_size=batch_size) for x, c in zip((x0, x1), contexts, strict=True))
         times = np.linspace(0.0, 1.0, n_steps).tolist()
         z = tf.reshape(tf.stack([mode(z0, z1, t) for t in times], axis=1), [-1, *self.base.event_shape])
         if self.context_dim is None:
             mixed = None
         else:
-            mixed = tf.stack([latents.linear(*(tf.cast(c, z.dtype) for c in contexts), t) for t in times], axis=1)
-            mixed = tf.reshape(mixed, [-1, self.context_dim])
+            ends = [tf.cast(self._hear(c), z.dtype) for c in contexts]
+            mixed = tf.stack([latents.linear(*ends, t) for t in times], axis=1)
+            mixed = Heard(tf.reshape(mixed, [-1, self.context_dim]))
         x = self.decode(z, mixed, batch_size=batch_size)
         x = tf.reshape(x, [-1, n_steps, *self.bijector.event_shape])
         return x[0] if is_single else x
@@ -148,101 +173,20 @@ class FlowModel(Density):
         mean_with, mean_without = (tf.reduce_mean(self.encode(x, context), axis=0) for x, context in sets)
         return mean_with - mean_without
 
-    # Questions to flows of one number, or whose Jacobian is triangular.
-
-    def cdf(self, x, context=None) -> tf.Tensor:
-        """P(X <= x) for a flow of one number: exact, through its monotone map and the base's cdf.
-
-        Args:
-          x: `[n, 1]`.
-          context: `[n, context_dim]`, if the flow is conditional.
-
-        Returns:
-          `[n]`.
-
-        Raises:
-          ValueError: for events of another shape, a map that is not monotone (angles), or a base without a cdf.
-        """
-        return questions.cdf(self, x, context)
-
-    def quantile(self, p, context=None) -> tf.Tensor:
-        """The x `[n, 1]` of which P(X <= x) = p, for a flow of one number: the inverse of `cdf`.
-
-        Args:
-          p: `[n]` in (0, 1), or one number, for all rows of the context.
-          context, Raises: as in `cdf`.
-        """
-        return questions.quantile(self, p, context)
-
-    def rosenblatt(self, x, context=None) -> tf.Tensor:
-        """u_i = P(X_i <= x_i | the scalars before it), `[n, D]`: independent uniform numbers, if the flow is right.
-
-        Of triangular flows, such as `MAF(n_dim, alternate=False)`; "before" is in `bijector.triangular_order`. Numbers
-        are kept inside (0, 1), where the dtype would round them to 1.
-
-        Args:
-          x: `[n, D]`.
-          context: `[n, context_dim]`, if the flow is conditional.
-
-        Raises:
-          ValueError: for a flow that is not triangular, scalars that are angles, or a base without a cdf.
-
-        Reference:
-          Rosenblatt (1952), Remarks on a multivariate transformation, https://doi.org/10.1214/aoms/1177729394
-        """
-        return questions.rosenblatt(self, x, context)
-
-    def inverse_rosenblatt(self, u, context=None) -> tf.Tensor:
-        """The x `[n, D]` of which `rosenblatt` makes u `[n, D]`, in (0, 1); quasi-random u make even draws."""
-        return questions.inverse_rosenblatt(self, u, context)
-
-    def conditional(self, known, context=None, *, n_draws: int = 1000, seed=None) -> questions.Conditional:
-        """The distribution of the other scalars, given some: `flow.conditional({0: 1.2, 2: 0.3}).sample(100)`.
-
-        Of triangular flows, such as `MAF(n_dim, alternate=False)`. Draws and densities are exact if the known scalars
-        come first in `bijector.triangular_order`; if not, by sequential importance sampling with resampling.
-
-        Args:
-          known: {column: value}, at least one, not all.
-          context: one condition `[context_dim]` (or label), if the flow is conditional.
-          n_draws: weighted draws, where they are needed, >= 2.
-          seed: of those for the norm of `log_prob`.
-
-        Returns:
-          An object with `columns`, those of the other scalars; `sample(n, seed=)`, `[n, k]`; `log_prob(x)` of values
-          `[n, k]` of theirs; `log_evidence`, the log-density of the known values as an `Estimate`;
-          `weighted(n, seed=)`, draws with weights and their effective number; and `is_exact`.
-
-        Raises:
-          ValueError: for a flow that is not triangular, or a base of dependent scalars.
-        """
-        return questions.Conditional(self, known, context, n_draws, seed)
-
-    def marginal_log_prob(self, x, context=None, *, n_draws: int = 1000, seed=None) -> questions.Estimate:
-        """Log-density in nats of the scalars that are known; those that are NaN in x are integrated out.
-
-        Of triangular flows. Exact where the known scalars come first in `bijector.triangular_order`; elsewhere the
-        density is estimated without bias by `n_draws` imputations of each row, so its logarithm is low by about half
-        its squared error.
-
-        Args:
-          x: `[n, D]`, NaN where a number is missing.
-          context: `[n, context_dim]`, if the flow is conditional.
-          n_draws, seed: as in `conditional`.
-
-        Returns:
-          `Estimate(value, error)`, `[n]` each; errors are 0 where values are exact.
-
-        Raises:
-          ValueError: as `conditional` does.
-        """
-        return questions.marginal_log_prob(self, x, context, n_draws, seed)
-
     # What they compute, in graph.
 
+    def _hear(self, context):
+        if isinstance(context, Heard):
+            return context.value
+        if context is None or self.context_net is None:
+            return context
+        heard = run_context_net(self.context_net, context, len(self.accepts.context_shape))
+        return tf.cast(heard, self.accepts.dtype)
+
     def _log_prob(self, x, context, temperature=1.0):
+        context = self._hear(context)
         points, log_weight = self.bijector.dequantize(x, context)
-        z, log_det = self._encode(points, context)
+        z, log_det = self.bijector.inverse_and_log_det(points, context)
         log_prob = self.base.log_prob(z, temperature) + log_det
         if log_weight is not None:
             log_prob += log_weight
@@ -251,32 +195,33 @@ class FlowModel(Density):
         return log_prob
 
     def _encode(self, x, context):
-        return self.bijector.inverse_and_log_det(x, context)
+        return self.bijector.inverse_and_log_det(x, self._hear(context))
 
     def _scalar_log_probs(self, x, context):
         """z and log p(x_i | those before), `[n, D]`, of a triangular flow."""
-        z, log_dets = self.bijector.inverse_and_log_dets(x, context)
+        z, log_dets = self.bijector.inverse_and_log_dets(x, self._hear(context))
         return z, self.base.log_probs(z) + log_dets
 
     def _decode(self, z, context):
-        return self.bijector.forward_and_log_det(z, context)
+        return self.bijector.forward_and_log_det(z, self._hear(context))
 
     def _sample_and_log_prob(self, shape, context, seed, temperature):
         z = self.base.sample(shape, seed, temperature)
+        context = self._hear(context)
         x, log_det = self.bijector.forward_and_log_det(z, context)
         if self.bijector.is_discrete:
             x = self.bijector.quantize(x)
-            return x, self._log_prob(x, context, temperature)
+            return x, self._log_prob(x, Heard(context), temperature)
         return x, self.base.log_prob(z, temperature) - log_det
 
     def _sample_only(self, shape, context, seed, temperature):
         z = self.base.sample(shape, seed, temperature)
-        return self.bijector.quantize(self.bijector.forward_and_log_det(z, context)[0])
+        return self.bijector.quantize(self._decode(z, context)[0])
 
     def _sample_rows(self, seeds, context, temperature, stream=0):
         uniform = tf.cast(seeded_uniform(seeds, self.base.n_uniform, stream), self.accepts.dtype)
         z = self.base.from_uniform(uniform, tf.cast(temperature, uniform.dtype))
-        return self.bijector.quantize(self.bijector.forward_and_log_det(z, context)[0])
+        return self.bijector.quantize(self._decode(z, context)[0])
 
     def _flows(self):
         return [self]
@@ -287,7 +232,7 @@ class FlowModel(Density):
 
     def _temperature(self, temperature):
         sizes = self.bijector.level_sizes
-        if sizes is None or inputs.is_symbolic(temperature) or np.ndim(temperature) == 0:
+        if sizes is None or checks.is_symbolic(temperature) or np.ndim(temperature) == 0:
             return super()._temperature(temperature)
         each = np.asarray(temperature, self.accepts.dtype)
         if each.shape != (len(sizes),) or not np.all(np.isfinite(each) & (each >= 0.0)):
@@ -295,7 +240,10 @@ class FlowModel(Density):
         return np.repeat(each, sizes)
 
     def _adapt(self, rows, verbose):
-        self.bijector.adapt(rows.x, rows.context, sample_weight=rows.weight, verbose=verbose)
+        context = rows.context
+        if self.context_net is not None:  # without gradients, like all that `adapt` does
+            context = self._listened(context, None).value.numpy()
+        self.bijector.adapt(rows.x, context, sample_weight=rows.weight, verbose=verbose)
 
     def _check_value(self, verb, value):
         if verb == "decode":
@@ -310,20 +258,48 @@ class FlowModel(Density):
             "trainable": self.trainable,
             "bijector": serialize(self.bijector),
             "base": serialize(self.base),
+            "context_net": serialize(self.context_net),
+            "context_shape": None if self.context_net is None else serialize(self.context_shape),
+            "n_classes": self.accepts.n_classes,
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        return cls(deserialize(config.pop("bijector")), deserialize(config.pop("base")), **config)
+        parts = {name: deserialize(config.pop(name, None)) for name in ("bijector", "base", "context_net")}
+        return cls(**parts, **config)
 
     def __repr__(self):
+        net = "" if self.context_net is None else f", context_net={self.context_net.name} of {self.context_shape}"
         return (
             f"FlowModel({describe(self.bijector)}, event_shape={self.bijector.event_shape}, "
-            f"context_dim={self.context_dim}, base={type(self.base).__name__}, weights={self.count_params():,})"
+            f"context_dim={self.context_dim}{net}, base={type(self.base).__name__}, weights={self.count_params():,})"
         )
 
     def summary(self, print_fn=print, **kwargs):
         """Prints the flow part by part, from the data to the latent, with numbers of weights."""
         del kwargs  # Keras' layout options have no meaning for this table
         print_fn(summary.table(self))
+
+
+def _contexts(bijector, net, context_shape, n_classes) -> Contexts | None:
+    """The contexts that a flow of these accepts; builds the net."""
+    width, dtype = bijector.context_dim, bijector.dtype.as_numpy_dtype
+    context_shape = None if context_shape is None else tuple(context_shape)
+    if width is None:
+        if (net, context_shape, n_classes) != (None, None, None):
+            raise ValueError(
+                "Expected a bijector with context_dim for a context_net, context_shape or n_classes; got one that "
+                "hears no context."
+            )
+        return None
+    if n_classes is not None and context_shape not in (None, (n_classes,)):
+        raise ValueError(f"Expected context_shape ({n_classes},) of {n_classes} classes, or none; got {context_shape}.")
+    if net is not None:
+        takes = build_context_net(net, context_shape if n_classes is None else (n_classes,), width)
+        return Contexts(takes.shape, np.int32 if takes.is_integer else dtype, n_classes, takes.n_categories)
+    if n_classes not in (None, width):
+        raise ValueError(f"Expected n_classes equal to the bijector's context_dim {width}; got {n_classes}.")
+    if context_shape not in (None, (width,)):
+        raise ValueError(f"Expected a context_net for contexts of another shape than ({width},); got {context_shape}.")
+    return Contexts((width,), dtype, bijector.n_classes if n_classes is None else n_classes)

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """Checked data: x `[n, *event]`, context `[n, context_dim]` or None, weight `[n]` of mean 1 or None."""
+    """Checked data: x `[n, *event]`, context `[n, *context_shape]` or None, weight `[n]` of mean 1 or None."""
 
     x: np.ndarray
     context: np.ndarray | None
@@ -65,7 +65,8 @@ def batches(rows: Rows, batch_size: int, *, shuffle: bool) -> tf.data.Dataset:
         order = tf.range(n)
         if shuffle:
             order = tf.random.experimental.stateless_shuffle(order, seed)
-        index = tf.pad(order, [[0, n_batches * batch_size - n]], constant_values=-1)
+        fillers = tf.gather(order, tf.range(n_batches * batch_size - n) % n)
+        index = tf.concat([order, -1 - fillers], axis=0)
         return tf.data.Dataset.from_tensor_slices(tf.reshape(index, [n_batches, batch_size]))
 
     dataset = seeds.batch(2, drop_remainder=True).take(1).flat_map(epoch)
@@ -75,6 +76,9 @@ def batches(rows: Rows, batch_size: int, *, shuffle: bool) -> tf.data.Dataset:
 
 
 def gather(data: dict[str, tf.Tensor], index: tf.Tensor) -> dict[str, tf.Tensor]:
-    """The rows `index` of `Rows.columns()`; where it is negative, a filler of weight zero."""
-    batch = {name: tf.gather(value, tf.maximum(index, 0)) for name, value in data.items()}
+    """The rows `index` of `Rows.columns()`; where it is negative, row -1 - index as a filler of weight zero.
+
+    Fillers are rows like all others, so that what a `BatchNormalization` sees of a batch is not made of one of them.
+    """
+    batch = {name: tf.gather(value, tf.where(index < 0, -1 - index, index)) for name, value in data.items()}
     return batch | {"weight": tf.where(index < 0, tf.zeros_like(batch["weight"]), batch["weight"])}

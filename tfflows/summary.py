@@ -14,6 +14,9 @@ def table(flow) -> str:
     for i, part in enumerate(parts):
         layers = part.layers if isinstance(part, Bijector) else []
         rows.append((str(i), describe(part), f"{sum(layer.count_params() for layer in layers):,}"))
+    if flow.context_net is not None:
+        shape = f"{flow.context_net.name}, shape {flow.context_shape} to {flow.context_dim}"
+        rows.append(("context", shape, f"{flow.context_net.count_params():,}"))
     rows.append(("latent", type(flow.base).__name__, f"{flow.base.count_params():,}"))
     rows.append(("", "total", f"{flow.count_params():,}"))
     width = max(len(row[1]) for row in rows)

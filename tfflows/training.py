@@ -62,9 +62,11 @@ class TrainableModel(keras.Model):
         """Whether `fit` and all verbs are compiled by XLA: as `compile` was told, or as is faster here."""
         if self.xla_wanted is not None:
             return bool(self.xla_wanted)
+        layers = self._flatten_layers()
+        if not all(layer.supports_jit for layer in layers):  # as Keras' own random zooms do not
+            return False
         if tf.config.list_logical_devices("GPU"):
             return True
-        layers = self._flatten_layers()
         return not any(isinstance(layer, CONVOLUTIONS) or getattr(layer, "prefers_graph", False) for layer in layers)
 
     def _reset_compiled(self):
@@ -147,7 +149,7 @@ class TrainableModel(keras.Model):
         Args:
           x: `[n, *event]`: array, tensor or pandas frame; or a `tf.data.Dataset` of batches x, (x, context)
             or (x, context, weight), where context is () if there is none.
-          context: `[n, context_dim]`, if the flow is conditional.
+          context: `[n, *context_shape]`, if the flow is conditional.
           sample_weight: `[n]`, >= 0.
           batch_size: 256 by default.
           validation_data: x, (x, context) or (x, context, weight), context None if there is none; or a
@@ -253,7 +255,11 @@ class TrainableModel(keras.Model):
     def _n_products(self) -> int:
         """About how many products of a weight and a number one row takes."""
         # Of images each weight is used for each pixel, of which the first scale has a quarter, the others less.
-        return self.count_params() * -(-math.prod(self.accepts.event_shape[:-1]) // 4)
+        per_row = self.count_params() * -(-math.prod(self.accepts.event_shape[:-1]) // 4)
+        if self.accepts.contexts is None or len(self.context_shape) < 2:
+            return per_row
+        nets = sum(flow.context_net.count_params() for flow in self._flows() if flow.context_net is not None)
+        return per_row + nets * -(-self.accepts.contexts.size // (4 * (self.context_shape[-1] or 1)))
 
     def make_train_function(self, force=False):
         if self._epoch_loop is None:
@@ -276,7 +282,8 @@ class TrainableModel(keras.Model):
         if not self.trainable_weights:  # all there is to fit was set by `adapt`
             return self.test_step(data)
         x, context, weight = data["x"], data.get("context"), data["weight"]
-        weights = self.trainable_weights
+        weights, state = self.trainable_weights, self._moving_state()
+        before = [tf.identity(variable.value) for variable in state]
         # The gradient is inside too: what it computes again must draw the same numbers.
         with training_randomness(tf.stack([self._seed, tf.cast(self.optimizer.iterations, tf.int32)])):
             with tf.GradientTape() as tape:
@@ -288,7 +295,16 @@ class TrainableModel(keras.Model):
         # StopOnNonFinite ends the fit.
         finite = tf.math.is_finite(objective + tf.linalg.global_norm(gradients))
         self._apply_if(finite, gradients, weights)
+        for variable, value in zip(state, before, strict=True):
+            variable.assign(tf.where(finite, variable.value, value))
         return self._track(tf.where(finite, loss, np.nan), weight)
+
+    def _moving_state(self):
+        """What context nets set by themselves as they train, such as the statistics of a `BatchNormalization`."""
+        if self.distribute_strategy.num_replicas_in_sync > 1:  # replicas may not restore what they share
+            return []
+        nets = [flow.context_net for flow in self._flows() if flow.context_net is not None]
+        return [variable for net in nets for variable in net.non_trainable_weights]
 
     def _apply_if(self, finite, gradients, weights):
         if self.distribute_strategy.num_replicas_in_sync > 1:  # replicas may not meet inside a cond

@@ -42,7 +42,7 @@ def verify(path, flow, x, context=None) -> list[Parity]:
       path: a SavedModel's folder, or a `.tflite` file.
       flow: the `FlowModel` or `FlowMixture`.
       x: `[n, *event]`, data to try.
-      context: `[n, context_dim]`, if the flow is conditional.
+      context: `[n, *context_shape]`, if the flow is conditional.
 
     Returns:
       one `Parity` for each runtime, and each of log_prob, encode and decode that the flow has.
@@ -52,7 +52,7 @@ def verify(path, flow, x, context=None) -> list[Parity]:
     """
     x = np.asarray(flow.accepts.value(x), flow.accepts.dtype)
     context = flow.accepts.context(context, len(x))
-    given = {} if context is None else {"context": np.asarray(context, flow.accepts.dtype)}
+    given = {} if context is None else {"context": np.asarray(context)}
     values = {"log_prob": ("log_prob", {"x": x}, flow.log_prob(x, context))}
     if hasattr(flow, "bijector"):
         z = flow.encode(x, context)

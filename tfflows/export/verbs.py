@@ -43,7 +43,8 @@ def signatures(flow, batch_size: int | None = None) -> dict[str, Signature]:
         return tf.TensorSpec([batch_size, *shape], of, name=name)
 
     x = spec("x", accepts.event_shape)
-    context = [] if flow.context_dim is None else [spec("context", (flow.context_dim,))]
+    contexts = accepts.contexts
+    context = [] if contexts is None else [spec("context", contexts.shape, tf.as_dtype(contexts.dtype))]
     found = {
         "log_prob": Signature(lambda x, context=None: {"log_prob": flow._log_prob(x, context)}, [x, *context]),
         "sample": Signature(

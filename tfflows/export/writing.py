@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from tfflows.checks import check_batch_size
 from tfflows.export import verbs
 from tfflows.export.litert import tflite
 from tfflows.export.parity import runner
-from tfflows.inputs import check_batch_size
 from tfflows.nets import uncompiled
 
 FORMATS = ("tf_saved_model", "litert")
@@ -67,13 +67,12 @@ def _loss(flow, path: Path, weights: str, batch_size: int | None) -> str:
     """What smaller weights cost: the mean log-density of the flow's own draws, in nats."""
     n = N_DRAWS if batch_size is None else batch_size * max(1, N_DRAWS // batch_size)
     context, given = None, ""
-    if flow.context_dim is not None:
-        is_class = flow.accepts.n_classes is not None
-        context = (
-            np.eye(flow.context_dim)[np.arange(n) % flow.context_dim] if is_class else np.zeros([n, flow.context_dim])
-        )
-        context = context.astype(flow.accepts.dtype)
-        given = " of all classes" if is_class else " given a context of zeros"
+    contexts = flow.accepts.contexts
+    if contexts is not None:
+        labels = None if contexts.n_labels is None else np.arange(n) % contexts.n_labels
+        context = np.zeros([n, *(size or 1 for size in contexts.shape)]) if labels is None else labels
+        context = np.asarray(contexts.rows(context, n))
+        given = " given a context of zeros" if labels is None else " of all classes"
     x = flow._sample_rows(tf.range(n), context, tf.ones([n])).numpy()
     run, step = runner(path), batch_size or n
     parts = []

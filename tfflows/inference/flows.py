@@ -52,7 +52,11 @@ def flow_for(target: Target, flow: FlowModel | None, rng: np.random.Generator) -
 
 
 def check_flow(target: Target, flow) -> None:
-    if not isinstance(flow, FlowModel) or flow.bijector.event_shape != (target.n_dim,) or flow.context_dim is not None:
+    if (
+        not isinstance(flow, FlowModel)
+        or flow.bijector.event_shape != (target.n_dim,)
+        or flow.context_shape is not None
+    ):
         got = f"one of {flow.bijector.event_shape}" if isinstance(flow, FlowModel) else repr(flow)
         raise ValueError(f"Expected a FlowModel of {target.n_dim} numbers without context; got {got}.")
 

@@ -13,6 +13,7 @@ from tfflows.nets.conditioning import (
     describe_net,
     net_on_circles,
 )
+from tfflows.nets.context import Heard, build_context_net, run_context_net
 from tfflows.nets.convolutional import ConvNet, uncompiled
 from tfflows.nets.feedforward import MLP
 from tfflows.nets.integrand import Integrand
@@ -28,6 +29,7 @@ __all__ = [
     "AffineMap",
     "Constant",
     "ConvNet",
+    "Heard",
     "Integrand",
     "LipschitzMLP",
     "Potential",
@@ -36,10 +38,12 @@ __all__ = [
     "Velocity",
     "as_rows",
     "build_conditioner",
+    "build_context_net",
     "check_net_and_context",
     "conditioner",
     "describe_net",
     "net_on_circles",
+    "run_context_net",
     "run_sequentially",
     "uncompiled",
     "unrolled",

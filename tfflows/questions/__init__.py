@@ -5,8 +5,11 @@ from tfflows.questions.mode import Mode, mode
 from tfflows.questions.outliers import Density, Latent, Outliers, Typicality, outliers, p_values
 from tfflows.questions.scalars import cdf, inverse_rosenblatt, quantile, rosenblatt
 from tfflows.questions.triangular import Conditional, WeightedDraws, marginal_log_prob
+from tfflows.questions.verbs import ByDraws, ByLatents
 
 __all__ = [
+    "ByDraws",
+    "ByLatents",
     "Conditional",
     "Density",
     "Estimate",

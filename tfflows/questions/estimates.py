@@ -32,14 +32,14 @@ def check_draws(n: int) -> None:
 
 
 def one_context(flow, context) -> np.ndarray | None:
-    """The condition as one row `[1, context_dim]`, or None without context."""
+    """The condition as one row `[1, *context_shape]`, or None without context."""
     if flow.accepts.is_one_context(context):
         context = np.asarray(context)[np.newaxis]
     context = flow.accepts.context(context, None)
     if context is None:
         return None
     if len(context) != 1:
-        raise ValueError(f"Expected one condition, of shape [{flow.context_dim}]; got {len(context)}.")
+        raise ValueError(f"Expected one condition, of shape {list(flow.accepts.context_shape)}; got {len(context)}.")
     return np.asarray(context)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from tfflows import inputs
+from tfflows import checks
 
 # Where it is seen whether a scalar rises or falls with its latent. A map that wraps round shows both.
 LEVELS = (1e-3, 0.25, 0.5, 0.75, 1.0 - 1e-3)
@@ -37,7 +37,8 @@ def _directions(flow, context) -> np.ndarray:
         levels[i, :, i] = LEVELS
     with tf.init_scope():
         if context is not None:
-            first = np.zeros((1, flow.context_dim)) if inputs.is_symbolic(context) else np.asarray(context)[:1]
+            one = [1, *(n or 1 for n in flow.accepts.context_shape)]
+            first = np.zeros(one, np.int32) if checks.is_symbolic(context) else np.asarray(context)[:1]
             context = np.repeat(first, n_dim * n_levels, axis=0)
         z = flow.base.quantile(tf.constant(levels.reshape(-1, n_dim), flow.accepts.dtype))
         x = np.asarray(flow.decode(z, context)).reshape(n_dim, n_levels, n_dim)
@@ -64,7 +65,7 @@ def _from_uniforms(flow, u, context):
 
 def _check_uniform(flow, u, what: str):
     u = flow.accepts.value(u, what)
-    if not inputs.is_symbolic(u) and not np.all((np.asarray(u) > 0.0) & (np.asarray(u) < 1.0)):
+    if not checks.is_symbolic(u) and not np.all((np.asarray(u) > 0.0) & (np.asarray(u) < 1.0)):
         raise ValueError(f"Expected {what} in (0, 1); got {np.min(u)} to {np.max(u)}.")
     return tf.cast(u, flow.accepts.dtype)
 

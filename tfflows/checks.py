@@ -1,0 +1,55 @@
+"""What is refused of single values: shapes, numbers that are not finite, pixels that are none."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+
+def is_symbolic(value) -> bool:
+    """Whether `value` is a tensor of a graph that is being traced, without numbers to check."""
+    return tf.is_tensor(value) and not hasattr(value, "numpy")
+
+
+def check_event(value, event_shape: tuple[int, ...], what: str) -> None:
+    """Raises if `value` is not of shape `[n, *event_shape]`."""
+    shape = tuple(value.shape)
+    if is_event(shape[1:], event_shape) and shape:
+        return
+    hint = ""
+    if len(shape) == len(event_shape) == 1:
+        hint = f" A column is {what}[:, None]." if event_shape == (1,) else f" One row is {what}[None]."
+    raise ValueError(f"Expected {what} of shape {rows_of(event_shape)}; got {list(shape)}.{hint}")
+
+
+def is_event(shape, event_shape) -> bool:
+    """Whether `shape` may be `event_shape`: of either, None is an axis of any length."""
+    return len(shape) == len(event_shape) and all(
+        None in (a, b) or a == b for a, b in zip(shape, event_shape, strict=True)
+    )
+
+
+def rows_of(event_shape) -> str:
+    """The shape of rows of events as errors print it: `[n, 28, 28, 1]`, with `any` for an axis of any length."""
+    return f"[{', '.join(['n', *('any' if size is None else str(size) for size in event_shape)])}]"
+
+
+def check_finite(value, what: str) -> None:
+    """Raises if rows of `value` hold NaN or inf, and says which."""
+    if is_symbolic(value):
+        return
+    array = np.asarray(value)
+    # The sum is finite unless an entry is not, or it overflows, which the second look settles.
+    with np.errstate(all="ignore"):
+        if np.isfinite(array.sum(dtype=np.float64)):
+            return
+    bad = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))
+    if len(bad):
+        first = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
+        raise ValueError(f"Expected finite numbers in {what}; got NaN or inf in {len(bad)} rows: {first}.")
+
+
+def check_batch_size(batch_size: int | None) -> None:
+    """Raises unless `batch_size` is None or a positive number."""
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"Expected batch_size >= 1; got {batch_size}.")
