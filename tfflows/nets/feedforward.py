@@ -130,7 +130,7 @@ class FeedForward(keras.layers.Layer):
             raise ValueError(f"Expected circular of length {n_inputs}, the number of inputs; got {len(circular)}.")
         return np.asarray(circular)
 
-    def _heard(self, n_inputs):
+    def _inputs_seen(self, n_inputs):
         """The numbers of the inputs that the first layer sees: the others, and circular ones twice."""
         circular = self._is_circular(n_inputs)
         return np.concatenate([np.flatnonzero(part) for part in (~circular, circular, circular)])
@@ -145,7 +145,7 @@ class FeedForward(keras.layers.Layer):
         return tf.concat([ordered[..., :n_others], tf.cos(angle), tf.sin(angle)], axis=-1)
 
     def build(self, x_shape, context_shape=None):
-        heard = self._heard(x_shape[-1])
+        heard = self._inputs_seen(x_shape[-1])
         n_inputs = len(heard)
         widths = self.hidden
         degrees = self._degrees(x_shape[-1], context_shape is not None)

@@ -78,7 +78,7 @@ class MADE(FeedForward):
         # Counted down from D - 1, so that a layer too narrow for all degrees still lets every input through.
         n_degrees = self.n_dim - low
         hidden = [self.n_dim - 1 - np.arange(width)[::-1] * n_degrees // width for width in self.hidden]
-        return [self.order[self._heard(n_inputs)] + 1, *hidden, np.tile(self.order, self.n_parameters)]
+        return [self.order[self._inputs_seen(n_inputs)] + 1, *hidden, np.tile(self.order, self.n_parameters)]
 
     def on_circles(self, circular, bound, n_outputs):
         config = {"circular": circular.tolist(), "circular_bound": bound, "n_parameters": n_outputs // self.n_dim}
@@ -95,7 +95,7 @@ class MADE(FeedForward):
         Args:
           context: `[n, n_context]`, if it hears one.
         """
-        sources = _groups(self.order[self._heard(self.n_dim)], self.n_dim)
+        sources = _groups(self.order[self._inputs_seen(self.n_dim)], self.n_dim)
         layers = []
         for layer in self.linears:
             groups = _groups(layer.degrees[1], self.n_dim)

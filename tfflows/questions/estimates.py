@@ -33,7 +33,8 @@ def check_draws(n: int) -> None:
 
 def one_context(flow, context) -> np.ndarray | None:
     """The condition as one row `[1, *context_shape]`, or None without context."""
-    if flow.accepts.is_one_context(context):
+    contexts = flow.accepts.contexts
+    if contexts is not None and contexts.is_one(context):
         context = np.asarray(context)[np.newaxis]
     context = flow.accepts.context(context, None)
     if context is None:

@@ -6,7 +6,11 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from tfflows.questions import estimates, mode, outliers, scalars, triangular
+from tfflows.questions import estimates, scalars, triangular
+from tfflows.questions.mode import Mode
+from tfflows.questions.mode import mode as find_mode
+from tfflows.questions.outliers import Density, Outliers
+from tfflows.questions.outliers import outliers as find_outliers
 
 
 class ByDraws:
@@ -43,7 +47,7 @@ class ByDraws:
         """
         return estimates.kl_to(self, other, n, context, seed)
 
-    def mode(self, context=None, *, n_starts: int = 8, n_draws: int = 1000, n_steps: int = 200, seed=None) -> mode.Mode:
+    def mode(self, context=None, *, n_starts: int = 8, n_draws: int = 1000, n_steps: int = 200, seed=None) -> Mode:
         """The densest point: L-BFGS from the densest draws, in the coordinates of x, on which a mode depends.
 
         Args:
@@ -56,7 +60,7 @@ class ByDraws:
         Returns:
           `Mode(x, log_prob)`, x `[*event]`; never less dense than the best draw.
         """
-        return mode.mode(self, n_starts, n_draws, n_steps, context, seed)
+        return find_mode(self, n_starts, n_draws, n_steps, context, seed)
 
     def outliers(
         self,
@@ -67,7 +71,7 @@ class ByDraws:
         rate: float = 0.01,
         score: Callable | None = None,
         seed: int | None = None,
-    ) -> outliers.Outliers:
+    ) -> Outliers:
         """Which rows are strange, at a rate of false alarms that held-out data vouch for.
 
         Of rows that come from where the calibration rows come from, a fraction of `rate` is flagged in the mean over
@@ -91,7 +95,7 @@ class ByDraws:
           Le Lan & Dinh (2021), https://arxiv.org/abs/2012.03808; Nalisnick et al. (2019),
           https://arxiv.org/abs/1906.02994; Bates et al. (2023), https://arxiv.org/abs/2104.08279
         """
-        return outliers.outliers(self, x, context, calibration, rate, score or outliers.Density(), seed)
+        return find_outliers(self, x, context, calibration, rate, score or Density(), seed)
 
 
 class ByLatents:
