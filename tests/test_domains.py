@@ -160,6 +160,38 @@ def test_torus_is_closed_and_integrates_to_one(preset):
         np.testing.assert_allclose(values[3] - values[2], values[1] - values[0], atol=0.02)
 
 
+def test_circles_close_to_the_last_digits_in_float64():
+    with policy("float64"):
+        circle = Domain.circular(2.0 * np.pi, -np.pi)
+        flow = FlowModel(CouplingRQNSF(2, n_layers=3, hidden=(24, 24)), domain=[circle, circle])
+        flow.compile(jit_compile=False)
+        randomise(flow.bijector, 0.3)
+        x = np.random.default_rng(0).uniform(-np.pi, np.pi, (200, 2))
+        np.testing.assert_allclose(flow.log_prob(x + 2.0 * np.pi), flow.log_prob(x), atol=1e-10)
+        edge = np.stack([np.full(200, np.pi), x[:, 1]], axis=1)
+        np.testing.assert_allclose(flow.log_prob(edge - 1e-12), flow.log_prob(edge + 1e-12), atol=1e-8)
+
+
+def test_questions_to_a_table_and_missing_numbers():
+    """Of independent columns, fitted closely: what is known of one says nothing of the others."""
+    rng = np.random.default_rng(0)
+    x = np.stack([rng.normal(6.0, 1.0, 4000) % 24.0, rng.lognormal(size=4000)], axis=1).astype(np.float32)
+    bijector = MaskedAutoregressiveRQNSF(2, n_layers=3, hidden=(16,), alternate=False)
+    flow = FlowModel(bijector, domain=[Domain.circular(24.0), Domain.positive()])
+    flow.compile(keras.optimizers.Adam(1e-2), jit_compile=False)
+    flow.fit(x, epochs=40, verbose=0)
+    gap = np.float32([[6.0, np.nan], [np.nan, 1.0], [6.0, 1.0]])
+    found = flow.marginal_log_prob(gap, seed=0)
+    np.testing.assert_allclose(found.value[0], stats.norm.logpdf(0.0), atol=0.25)
+    np.testing.assert_allclose(found.value[1], stats.lognorm.logpdf(1.0, 1.0), atol=0.2)
+    np.testing.assert_allclose(found.value[2], flow.log_prob(gap[2:])[0], atol=1e-4)
+    assert found.error[0] == found.error[2] == 0.0
+    amounts = flow.conditional({0: 6.0}).sample(2000, seed=0)
+    assert abs(np.median(amounts) - 1.0) < 0.15
+    with pytest.raises(ValueError, match="in column 1 of x; got -1"):
+        flow.marginal_log_prob(np.float32([[np.nan, -1.0]]))
+
+
 def test_one_circular_column_and_one_with_context():
     flow = FlowModel(CouplingRQNSF(1, n_layers=2), domain=[Domain.circular(24.0)])
     flow.compile(jit_compile=False)

@@ -74,6 +74,10 @@ class Blockwise(Bijector):
     def accepts_float64(self):
         return True  # columns that pass unchanged keep their digits for what comes next
 
+    @property
+    def is_elementwise(self):
+        return all(block.is_elementwise for block in self._blocks)
+
     def _forward_and_log_det(self, z, context):
         groups = tf.split(permute(z, inverse_permutation(self._latent_order)), self._latent_sizes, axis=-1)
         x, log_det = self._mapped("forward", groups, context)
@@ -83,6 +87,13 @@ class Blockwise(Bijector):
         groups = tf.split(permute(x, self._data_order), self._data_sizes, axis=-1)
         z, log_det = self._mapped("inverse", groups, context)
         return permute(z, self._latent_order), log_det
+
+    def _inverse_and_log_dets(self, x, context):
+        *groups, passed = tf.split(permute(x, self._data_order), self._data_sizes, axis=-1)
+        pairs = [b.inverse_and_log_dets(g, context) for b, g in zip(self._blocks, groups, strict=True)]
+        pairs.append((passed, tf.zeros_like(passed)))
+        z, log_dets = (_joined([tf.cast(v, passed.dtype) for v in part]) for part in zip(*pairs, strict=True))
+        return permute(z, self._latent_order), tf.cast(permute(log_dets, self._latent_order), self.dtype)
 
     def _mapped(self, method, groups, context):
         *groups, passed = groups

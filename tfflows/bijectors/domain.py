@@ -170,6 +170,14 @@ class Circle(Bijector):
         z = tf.cast(wrap((x - start) / scale - self._bound, self._bound), self.dtype)
         return wrap(z, self._bound), self._log_det(x, -1.0)  # rounded, it may be on the edge again
 
+    @property
+    def is_elementwise(self):
+        return True
+
+    def _inverse_and_log_dets(self, x, context):
+        z, _ = self._inverse_and_log_det(x, context)
+        return z, tf.broadcast_to(tf.cast(-np.log(self._scale), z.dtype), tf.shape(z))
+
     def describe(self):
         return f"Circle, {self.event_shape[0]} numbers"
 

@@ -14,6 +14,7 @@ from tfflows.inference.checkpoint import N_CHECKED, check_same, load, save
 from tfflows.inference.flows import Trainer, flow_for
 from tfflows.inference.importance import bridge, evidence
 from tfflows.inference.kernels import FlowProposal, InTurn, repeat
+from tfflows.inference.laplace import normal_draws
 from tfflows.inference.progress import Progress
 from tfflows.inference.result import Result
 from tfflows.inference.target import Target
@@ -57,8 +58,9 @@ def flow_mh(
       seed: makes it reproducible.
       flow: a `FlowModel` of the unconstrained parameters, which will be trained; a spline flow if None.
       initial: `[n, n_dim]`, where walkers start, in the target's parameters; None draws from the prior, or without
-        one from a normal distribution of deviation 3 of the unconstrained parameters. A mode that none of them reaches
-        stays unknown.
+        one from a normal distribution of deviation 3 of the unconstrained parameters, and half of them, if there are
+        gradients, from the normal distribution that is nearest to the target on ways up from there. A mode that none of
+        them reaches stays unknown.
       n_walkers: chains of the adaptation.
       n_rounds: of the adaptation.
       n_local, n_global: moves of each kind in a round, and between draws.
@@ -185,6 +187,12 @@ class _Run:
         if not len(finite):
             raise ValueError(f"Expected a finite log_prob somewhere; it was not at any of {len(z)} points.")
         self.walkers = z[self.rng.choice(finite, n, replace=len(finite) < n)]
+        if initial is None and target.has_gradient:
+            # Half of them in the nearest mode, whose shape the others would take long to find; they see to the rest.
+            draws, n_gradients = normal_draws(target, z[finite], n, self.rng)
+            self.n_gradients += n_gradients
+            draws = draws[np.isfinite(self._density(draws))][: n // 2]
+            self.walkers[: len(draws)] = draws
 
     def _density(self, z):
         self.n_evaluations += len(z)

@@ -133,6 +133,7 @@ def marginal_log_prob(flow, x, context, n_draws: int, seed) -> Estimate:
     x = np.array(x, np.float64)
     is_missing = np.isnan(x)
     flow.accepts.value(np.where(is_missing, 0.0, x))  # raises for another shape, and for inf
+    flow.accepts.check_domain(x)
     context = flow.accepts.context(context, len(x))
     context = None if context is None else np.asarray(context)
     rng = generator(seed)
