@@ -269,8 +269,8 @@ class _Run:
         x, jacobian = (v.numpy() for v in self.target.constrain(tf.constant(z)))
         found = evidence(self.target, self.flow, max(len(z), 8 * self.n_active), self.rng)
         of_draws = likelihood + prior - self.flow.log_prob(z).numpy()
-        # Which modes walkers are in they keep from draw to draw, where the flow does not fit.
-        n_independent = min(2 * self.n_active, self.particles.worth(1.0))
+        # Which modes walkers are in they keep from draw to draw, where the flow does not fit, and have from so many.
+        n_independent = min(self.n_active, self.particles.worth(1.0))
         log_evidence, error = bridge(of_draws[likelihood > NEVER], found.log_weights, n_independent)
         of_weights = self.particles.log_evidence(1.0)
         # Where draws or the flow have yet to reach, the two estimates with the flow differ.
