@@ -24,10 +24,16 @@ from tfflows import bijectors as tfb
 from tfflows.nets import MLP, LipschitzMLP
 from tfflows.transformers import UMNN, Affine, FreeKnotSpline, RationalQuadraticSpline
 
+
 # The tests of one name run one after another and in one process: they share what `build` and TensorFlow made for it.
-ALL = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in MAPS], scope="module"
-)
+def each(names):
+    groups = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names]
+    return pytest.mark.parametrize("name", groups, scope="module")
+
+
+ALL = each(MAPS)
+# A preset with a context has all that it has without.
+COMPILED = each(name for name in MAPS if f"{name}_context" not in PRESETS)
 
 
 def check_round_trip(bijector, tolerance=1e-9):
@@ -149,7 +155,7 @@ def test_keras_file_every_weight_and_gradient(name, tmp_path):
         assert np.any(gradient != 0.0), weight.path
 
 
-@ALL
+@COMPILED
 def test_xla_gives_the_same(name):
     bijector = build(name)
     inputs = [v if v is None else tf.constant(v) for v in (points(bijector), latents(bijector), context(bijector))]
