@@ -47,7 +47,7 @@ class Density(ByDraws, TrainableModel):
 
     def _is_reparameterized(self) -> bool:
         """Whether gradients flow through draws to all weights."""
-        return all(flow.base.is_reparameterized for flow in self._flows())
+        return not self.accepts.is_discrete and all(flow.base.is_reparameterized for flow in self._flows())
 
     # The verbs.
 

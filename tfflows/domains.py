@@ -59,7 +59,10 @@ class Domain:
 
     @classmethod
     def positive(cls) -> Domain:
-        """Amounts, numbers >= 0; large ones may be many times as large as most, and the unit does not matter."""
+        """Amounts, numbers > 0; large ones may be many times as large as most, and the unit does not matter.
+
+        Zeros are let in, but have no density of their own: where many are, they are better a column of their own.
+        """
         return cls("line", 0.0)
 
     @classmethod
@@ -107,11 +110,6 @@ class Domain:
         n = self.n_columns - 1 if self.kind == "simplex" else 1
         return [self.kind == "circle"] * n
 
-    @property
-    def is_counted(self) -> bool:
-        """Whether it is of so few integers that each has a frequency."""
-        return self.kind == "integers" and self.high - self.low < MAX_COUNTED
-
 
 def on_domain(bijector: Bijector, domain: Sequence[Domain]) -> tuple[Bijector, np.ndarray, float]:
     """A flow of data in a domain, from one of real numbers.
@@ -126,7 +124,7 @@ def on_domain(bijector: Bijector, domain: Sequence[Domain]) -> tuple[Bijector, n
     Raises:
       ValueError: if the bijector has another number of scalars than the domain takes, or no splines for circular ones.
     """
-    domain = list(domain)
+    domain = list(domain) if isinstance(domain, (list, tuple)) else [domain]
     if not domain or not all(isinstance(d, Domain) for d in domain):
         raise ValueError(f"Expected a list of Domains, one for each column or group of columns; got {domain}.")
     circular = np.array([c for d in domain for c in d.circular_latents])
@@ -155,16 +153,11 @@ def table(domain: Sequence[Domain], bound: float) -> Blockwise:
     def is_above(d):
         return math.isfinite(d.low) and not math.isfinite(d.high)
 
-    def integers(then):
-        return lambda low, high: Chain([Integers(low, high), then(low, high)])
-
     all_of(Bounded, lambda d: d.kind == "line" and math.isfinite(d.high))
     all_of(lambda low, high: Positive(low), lambda d: d.kind == "line" and is_above(d))
     all_of(lambda low, high: Circle(high - low, low, bound), lambda d: d.kind == "circle")
-    uncounted = [d for d in domain if d.kind == "integers" and not d.is_counted]
-    all_of(integers(Frequencies), lambda d: d.is_counted)
-    all_of(integers(lambda low, high: Positive(low - 0.5)), lambda d: d in uncounted and is_above(d))
-    all_of(integers(lambda low, high: Bounded(low - 0.5, high + 0.5)), lambda d: d in uncounted and not is_above(d))
+    # All integers in one block: their points are drawn together.
+    all_of(integers, lambda d: d.kind == "integers")
     for d, start in placed:
         if d.kind in ("simplex", "sphere"):
             block = Simplex(d.n_columns) if d.kind == "simplex" else Sphere(d.n_columns, bound)
@@ -172,6 +165,19 @@ def table(domain: Sequence[Domain], bound: float) -> Blockwise:
     return Blockwise(
         *([list(part) for part in zip(*blocks, strict=True)] or [[], []]), sum(d.n_columns for d in domain)
     )
+
+
+def integers(low: np.ndarray, high: np.ndarray) -> Chain:
+    """The map of integers from low to high `[n]`: few of them by their frequencies, others as amounts are."""
+    counted, above = high - low < MAX_COUNTED, np.isfinite(low) & ~np.isfinite(high)
+    kinds = (
+        (counted, Frequencies),
+        (above, lambda low, high: Positive(low - 0.5)),
+        (~counted & ~above, lambda low, high: Bounded(low - 0.5, high + 0.5)),
+    )
+    blocks = [(make(low[which], high[which]), np.flatnonzero(which).tolist()) for which, make in kinds if which.any()]
+    maps = Blockwise([block for block, _ in blocks], [columns for _, columns in blocks], len(low))
+    return Chain([Integers(low, high), maps])
 
 
 def on_circles(bijector: Bijector, circular: np.ndarray, bound: float) -> tuple[Bijector, np.ndarray]:
@@ -187,7 +193,10 @@ def on_circles(bijector: Bijector, circular: np.ndarray, bound: float) -> tuple[
             parts.append(part)
         return Chain(parts, recompute=bijector.parameters["recompute"]), circular
     if isinstance(bijector, Invert):
-        inside, after = on_circles(bijector.parameters["bijector"], circular, bound)
+        inside = bijector.parameters["bijector"]
+        if not isinstance(inside, Bijector):
+            raise ValueError(f"Expected bijectors of tfflows for circular columns; got {inside!r}.")
+        inside, after = on_circles(inside, circular, bound)
         if not np.array_equal(after, circular):
             raise ValueError("Expected an inverted bijector that leaves the order of circular columns; got another.")
         return Invert(inside), circular

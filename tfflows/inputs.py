@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfflows import batching
+from tfflows.bijectors.discrete import N_POINTS
 from tfflows.checks import check_batch_size, check_event, check_finite, is_symbolic
 from tfflows.contexts import Contexts
 from tfflows.rows import Rows, batches, hold_out
@@ -88,7 +89,10 @@ class Inputs:
     @property
     def buckets(self) -> tuple[int, ...]:
         """The numbers of rows that verbs are compiled for, fewer where data or contexts are images."""
-        return batching.buckets(max(math.prod(self.event_shape), 0 if self.contexts is None else self.contexts.size))
+        size = math.prod(self.event_shape)
+        if self.is_discrete and len(self.event_shape) == 1:
+            size *= N_POINTS  # that each row becomes
+        return batching.buckets(max(size, 0 if self.contexts is None else self.contexts.size))
 
     @property
     def evaluation_rows(self) -> int:

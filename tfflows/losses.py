@@ -74,6 +74,7 @@ class RegularizedLikelihood(Loss):
         self.kinetic, self.jacobian, self.hjb = float(kinetic), float(jacobian), float(hjb)
 
     def __call__(self, flow, x, context):
+        _check_continuous(flow)
         prices = {kinetic_energy: self.kinetic, bending: self.jacobian, hamilton_jacobi: self.hjb}
         prices = {cost: price for cost, price in prices.items() if price > 0.0}
         total = 0.0
@@ -111,6 +112,7 @@ class FlowMatching(Loss):
     """
 
     def __call__(self, flow, x, context):
+        _check_continuous(flow)
         parts, context = _parts_of(flow), flow._hear(context)
         at = [i for i, part in enumerate(parts) if isinstance(part, ContinuousFlow)]
         if len(at) != 1:
@@ -192,3 +194,11 @@ def _parts(bijector) -> list:
 
 def _inverse(parts, x, context):
     return Chain(parts).inverse_and_log_det(x, context)
+
+
+def _check_continuous(flow) -> None:
+    if flow.accepts.is_discrete:
+        raise ValueError(
+            "Expected continuous data for this loss; got a flow of integers. NegativeLogLikelihood() hears what they "
+            "stand for: compile(loss=...)."
+        )

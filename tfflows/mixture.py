@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tfflows.bijectors import Blockwise
 from tfflows.density import Density
 from tfflows.model import FlowModel
 from tfflows.nets import Constant, Heard, build_context_net, check_net_and_context, run_context_net
@@ -51,6 +53,8 @@ class FlowMixture(Density):
         nets = [flow.context_net for flow in flows if flow.context_net is not None]
         if len({id(net) for net in nets}) < len(nets):
             raise ValueError("Expected flows with a context net each; got one of them twice.")
+        if len({_domain(flow) for flow in flows}) > 1:
+            raise ValueError("Expected flows of one domain; got others.")
         for fact in ("event_shape", "context_shape", "dtype", "n_classes", "is_discrete", "contexts"):
             found = [getattr(flow.accepts, fact) for flow in flows]
             if any(value != found[0] for value in found):
@@ -218,3 +222,9 @@ class FlowMixture(Density):
         print_fn(
             f"{self.name}: {len(self.flows)} flows, their shares {weights}, {self.count_params():,} weights in all"
         )
+
+
+def _domain(flow) -> str | None:
+    """What its data are mapped by first, if that is a table's columns."""
+    first = getattr(flow.bijector, "bijectors", [None])[0]
+    return json.dumps(first.get_config(), default=str) if isinstance(first, Blockwise) else None

@@ -17,7 +17,7 @@ from tfflows.density import Density
 from tfflows.domains import Domain, on_domain
 from tfflows.nets import Heard, build_context_net, run_context_net
 from tfflows.questions import ByLatents
-from tfflows.randomness import seeded_uniform
+from tfflows.randomness import seeded_uniform, training_randomness
 from tfflows.serialization import deserialize, register, serialize
 
 
@@ -243,7 +243,14 @@ class FlowModel(ByLatents, Density):
         context = rows.context
         if self.context_net is not None:  # without gradients, like all that `adapt` does
             context = self._listened(context, None).value.numpy()
-        self.bijector.adapt(rows.x, context, sample_weight=rows.weight, verbose=verbose)
+        self.bijector.adapt(self._points(rows), context, sample_weight=rows.weight, verbose=verbose)
+
+    def _points(self, rows):
+        """The rows' x; of a table's integers points of what they stand for, as in training."""
+        if not self.accepts.is_discrete or len(self.accepts.event_shape) != 1:
+            return rows.x
+        with training_randomness(tf.zeros([2], tf.int32)):
+            return self.bijector.dequantize(tf.constant(rows.x), None)[0].numpy()
 
     def _check_value(self, verb, value):
         if verb == "decode":

@@ -183,6 +183,7 @@ class TrainableModel(keras.Model):
         )
         if any(flow.bijector.needs_adapt for flow in self._flows()):
             rows = data.adapt_rows()
+            self.accepts.check_domain(rows.x)  # of a pipeline, those that are seen here
             self._adapt(rows, 1 if verbose == "auto" else verbose)
         if automatic and not self.trainable_weights:  # `adapt` was all there is to it
             automatic, epochs = False, 1

@@ -304,7 +304,8 @@ def check_range(
     x: np.ndarray, low: Sequence[float], high: Sequence[float], what: str, columns: Sequence[int] | None, bad=None
 ) -> None:
     """Raises a ValueError for numbers of `x` `[n, D]` out of [low, high], or `bad`: of the first such column."""
-    outside = (x < np.asarray(low)) | (x > np.asarray(high))  # what is missing, NaN, is not
+    # Bounds as the data's dtype has them. What is missing, NaN, is not outside.
+    outside = (x < np.asarray(low, x.dtype)) | (x > np.asarray(high, x.dtype))
     if bad is not None:
         outside |= bad
     for i in np.flatnonzero(outside.any(axis=0)):

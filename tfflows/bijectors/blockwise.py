@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfflows.bijectors.base import Bijector
-from tfflows.bijectors.composition import merge
+from tfflows.bijectors.composition import enough_rows, merge
 from tfflows.numerics import inverse_permutation, permute
 from tfflows.serialization import register
 
@@ -108,6 +108,15 @@ class Blockwise(Bijector):
 
     def _of_blocks(self, x):
         return [(block, columns, x[:, columns]) for block, columns in zip(self._blocks, self._columns, strict=True)]
+
+    @property
+    def blocks(self) -> list[Bijector]:
+        """The bijectors of the groups."""
+        return list(self._blocks)
+
+    @property
+    def enough_rows(self):
+        return enough_rows(self._blocks)
 
     @property
     def needs_adapt(self):

@@ -53,8 +53,9 @@ def is_elementwise(part) -> bool:
 
 def adapts(part) -> bool:
     """Whether a part of a chain sets anything in `adapt`."""
-    if isinstance(part, Chain):
-        return any(map(adapts, part.bijectors))
+    inside = getattr(part, "blocks", None) or getattr(part, "bijectors", None)
+    if isinstance(part, Bijector) and inside is not None:
+        return any(map(adapts, inside))
     return isinstance(part, Bijector) and type(part).adapt is not Bijector.adapt
 
 

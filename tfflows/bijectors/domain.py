@@ -53,7 +53,8 @@ class Bounded(Bijector):
 
     def _forward_and_log_det(self, z, context):
         low, high, width = (tf.cast(v, z.dtype) for v in (self._low, self._high, self._width))
-        x = self._choose(low + width * tf.sigmoid(z), low + tf.nn.softplus(z), high - tf.nn.softplus(-z), z)
+        between = tf.clip_by_value(low + width * tf.sigmoid(z), low, high)  # which rounding may miss
+        x = self._choose(between, low + tf.nn.softplus(z), high - tf.nn.softplus(-z), z)
         return x, sum_event(self._log_slope(z), 1)
 
     def _inverse_and_log_det(self, x, context):
@@ -66,10 +67,11 @@ class Bounded(Bijector):
 
     def _inverse_and_log_dets(self, x, context):
         low, high = (tf.cast(v, x.dtype) for v in (self._low, self._high))
-        tiny = tf.constant(np.finfo(x.dtype.as_numpy_dtype).tiny, x.dtype)
-        # Rounding may put a number on its bound, whose latent is infinite.
-        from_low = tf.maximum(tf.where(self._has_low, x - low, 1.0), tiny)
-        from_high = tf.maximum(tf.where(self._has_high, high - x, 1.0), tiny)
+        # On its bound a number has its latent at infinity: it counts as some ulps of the interval inside.
+        least = tf.cast(self._width * np.finfo(x.dtype.as_numpy_dtype).eps, x.dtype)
+        from_low = tf.where(self._has_low, x - low, tf.ones_like(x))
+        from_high = tf.where(self._has_high, high - x, tf.ones_like(x))
+        from_low, from_high = (tf.where(v > 0.0, v, least) for v in (from_low, from_high))
         interval = tf.math.log(from_low) - tf.math.log(from_high)
         softplus_inverse = tfp.math.softplus_inverse
         z = self._choose(interval, softplus_inverse(from_low), -softplus_inverse(from_high), x)
@@ -219,7 +221,7 @@ class Simplex(Bijector):
         columns = list(range(x.shape[1]) if columns is None else columns)
         away = np.abs(np.sum(x, axis=1, dtype=np.float64) - 1.0)
         refuse(
-            ~np.all(x > 0.0, axis=1) | (away > 1e-4), f"fractions > 0 that add up to 1 in columns {columns}", x, what
+            ~np.all(x >= 0.0, axis=1) | (away > 1e-4), f"fractions >= 0 that add up to 1 in columns {columns}", x, what
         )
 
     def describe(self):
@@ -280,7 +282,8 @@ class Sphere(Bijector):
         # (1 + h) (1 - h) = r^2 for height h and radius r, of the larger of the two factors.
         large = 0.5 * (1.0 + tf.abs(before) / length)
         log_large = tf.math.log(large)
-        log_small = 2.0 * tf.math.log(tf.maximum(here / length, tiny)) - 2.0 * math.log(2.0) - log_large
+        eps = np.finfo(x.dtype.as_numpy_dtype).eps  # at the poles themselves the latent is infinite
+        log_small = 2.0 * tf.math.log(tf.maximum(here / length, eps)) - 2.0 * math.log(2.0) - log_large
         is_up = before >= 0.0
         log_up, log_down = tf.where(is_up, log_large, log_small), tf.where(is_up, log_small, log_large)
         angle = tf.atan2(x[..., 1:2], x[..., :1]) * (self._bound / math.pi)

@@ -98,7 +98,13 @@ def kl_to(flow, other, n: int, context, seed) -> Estimate:
             raise ValueError(
                 f"Expected a flow of event shape {flow.accepts.event_shape}; got {other.accepts.event_shape}."
             )
+        if other.accepts.is_discrete != flow.accepts.is_discrete:
+            raise ValueError("Expected two densities, or two of integers; got one of each.")
         rows = None if other.context_dim is None else repeated(one_context(other, context), len(x))
+        try:
+            other.accepts.check_domain(x)
+        except ValueError:  # a draw of this one is none of the other's
+            return Estimate(np.inf, np.inf)
         theirs = other.log_prob(x, rows)
     else:
         theirs = other.log_prob(tf.cast(x, other.dtype))

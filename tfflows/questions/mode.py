@@ -26,7 +26,7 @@ def mode(flow, n_starts: int, n_draws: int, n_steps: int, context, seed) -> Mode
     if not 1 <= n_starts <= n_draws:
         raise ValueError(f"Expected n_starts from 1 to n_draws, {n_draws}; got {n_starts}.")
     if flow.accepts.is_discrete:
-        raise ValueError("Expected a flow of continuous data; got one of pixel values.")
+        raise ValueError("Expected a flow of continuous data; got one of integers.")
     x, log_prob = draws(flow, n_draws, context, seed)
     dtype = np.float64 if flow.accepts.keep_float64 else flow.accepts.dtype
     x = np.asarray(x, np.float64)
@@ -37,8 +37,11 @@ def mode(flow, n_starts: int, n_draws: int, n_steps: int, context, seed) -> Mode
 
     def height_and_slope(away):
         points = (starts + scale * away.reshape(starts.shape)).astype(dtype)
+        # A step out of the domain is none: there the density is 0, whatever the map makes of it.
+        inside = np.array([_is_inside(flow, point) for point in points])
+        points = np.where(inside.reshape([-1] + [1] * (starts.ndim - 1)), points, starts.astype(dtype))
         height, slope = (np.asarray(v, np.float64) for v in flow._over_rows("log_prob_and_slope", points, rows, None))
-        return height, (slope * scale).reshape(n_starts, -1)
+        return np.where(inside, height, -np.inf), (slope * scale).reshape(n_starts, -1)
 
     away, height = climb(height_and_slope, np.zeros((n_starts, starts[0].size)), n_steps)
     i = int(np.argmax(height))
@@ -102,3 +105,11 @@ def _direction(slope: np.ndarray, memory: list) -> np.ndarray:
         q += (part - (inverse * np.sum(change * q, axis=1))[:, np.newaxis]) * step
     # A row whose memory leads down starts anew.
     return np.where((np.sum(q * slope, axis=1) > 0.0)[:, np.newaxis], q, slope * first[:, np.newaxis])
+
+
+def _is_inside(flow, point: np.ndarray) -> bool:
+    try:
+        flow.accepts.check_domain(point[np.newaxis])
+    except ValueError:
+        return False
+    return True

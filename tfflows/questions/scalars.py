@@ -75,7 +75,7 @@ def _check_one(flow) -> None:
     if shape != (1,) or flow.base.event_shape != (1,):
         raise ValueError(f"Expected a flow of one number, of event shape (1,); got {shape}. See `rosenblatt`.")
     if flow.accepts.is_discrete:
-        raise ValueError("Expected a flow of continuous data; got one of pixel values.")
+        raise ValueError("Expected a flow of continuous data; got one of integers.")
 
 
 def cdf(flow, x, context):

@@ -22,7 +22,7 @@ class ByDraws:
         Args:
           region: a function of x `[n, *event]` that returns `[n]` booleans, or bounds (low, high) of a box, numbers or
             `[*event]`, infinite ones too.
-          context: one condition `[context_dim]` (or label), if the flow is conditional.
+          context: one condition `[*context_shape]` (or label), if the flow is conditional.
           n: number of draws, >= 2.
           seed: as in `sample`.
 
@@ -48,7 +48,7 @@ class ByDraws:
         return estimates.kl_to(self, other, n, context, seed)
 
     def mode(self, context=None, *, n_starts: int = 8, n_draws: int = 1000, n_steps: int = 200, seed=None) -> Mode:
-        """The densest point: L-BFGS from the densest draws, in the coordinates of x, on which a mode depends.
+        """The densest point of continuous data: L-BFGS from the densest draws, in the coordinates of x.
 
         Args:
           context: as in `probability`.
@@ -80,7 +80,7 @@ class ByDraws:
 
         Args:
           x: `[n, *event]`.
-          context: `[n, context_dim]`, if the flow is conditional.
+          context: `[n, *context_shape]`, if the flow is conditional.
           calibration: rows that it was not fitted to (validation data count as fitted to), or (rows, context); at
             least 1 / rate - 1 of them. The rate of one calibration scatters by sqrt(rate / their number).
           rate: of false alarms, in (0, 1).
@@ -106,7 +106,7 @@ class ByLatents:
 
         Args:
           x: `[n, 1]`.
-          context: `[n, context_dim]`, if the flow is conditional.
+          context: `[n, *context_shape]`, if the flow is conditional.
 
         Returns:
           `[n]`.
@@ -133,7 +133,7 @@ class ByLatents:
 
         Args:
           x: `[n, D]`.
-          context: `[n, context_dim]`, if the flow is conditional.
+          context: `[n, *context_shape]`, if the flow is conditional.
 
         Raises:
           ValueError: for a flow that is not triangular, scalars that are angles, or a base without a cdf.
@@ -155,7 +155,7 @@ class ByLatents:
 
         Args:
           known: {column: value}, at least one, not all.
-          context: one condition `[context_dim]` (or label), if the flow is conditional.
+          context: one condition `[*context_shape]` (or label), if the flow is conditional.
           n_draws: weighted draws, where they are needed, >= 2.
           seed: of those for the norm of `log_prob`.
 
@@ -178,7 +178,7 @@ class ByLatents:
 
         Args:
           x: `[n, D]`, NaN where a number is missing.
-          context: `[n, context_dim]`, if the flow is conditional.
+          context: `[n, *context_shape]`, if the flow is conditional.
           n_draws, seed: as in `conditional`.
 
         Returns:

@@ -37,6 +37,10 @@ class Shift(Transformer):
     def circle_bound(self):
         return self.circular_bound
 
+    @property
+    def wraps(self):
+        return self.circular_bound is not None
+
     def forward_and_log_det(self, z, params):
         return self._add(z, params[..., 0, :])
 

@@ -39,6 +39,11 @@ class Transformer(Record):
         """The b for which it maps circular numbers of period 2 b onto themselves, without a seam; None if for none."""
         return None
 
+    @property
+    def wraps(self) -> bool:
+        """Whether it takes all numbers as circular ones."""
+        return False
+
     def on_circles(self, circular: np.ndarray, bound: float) -> Transformer:
         """The map for numbers of which some are circular, of period 2 * bound.
 
@@ -46,8 +51,10 @@ class Transformer(Record):
         a circle leaves.
 
         Raises:
-          ValueError: if it has a seam.
+          ValueError: if it has a seam, or turns all numbers round and some are not circular.
         """
+        if self.wraps and not np.all(circular):
+            raise ValueError(f"Expected a map that is not circular for columns that are not; got {self}.")
         if np.any(circular) and self.circle_bound != bound:
             raise ValueError(f"Expected a spline of bound {bound:g} for circular columns; got {self}.")
         return self._circular() if np.all(circular) else self

@@ -112,6 +112,10 @@ class Spline(Transformer):
     def circle_bound(self):
         return self.bound
 
+    @property
+    def wraps(self):
+        return self.circular
+
     def _circular(self):
         return dataclasses.replace(self, circular=True)
 
