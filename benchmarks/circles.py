@@ -157,7 +157,7 @@ def summary(runs: list[dict]) -> dict:
     for key in found[0]:
         values = [run[key] for run in found]
         if key in ("log_prob", "kl"):
-            line[key] = f"{np.mean(values):.4f} +- {np.std(values, ddof=1) if len(values) > 1 else np.nan:.4f}"
+            line[key] = f"{np.mean(values):.4f}" + (f" +- {np.std(values, ddof=1):.4f}" if len(values) > 1 else "")
         else:
             line[key] = f"{np.median(values):.0f}" if key == "seconds" else f"{np.max(values):.1e}"
     return line
@@ -165,7 +165,7 @@ def summary(runs: list[dict]) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--flows", nargs="+", choices=FLOWS, default=list(FLOWS))
     parser.add_argument("--steps", type=int, help="of training, fewer to try it out")
     parser.add_argument("--at-once", type=int, default=2, help="runs at the same time, one processor each")

@@ -114,7 +114,7 @@ def main(output: Path, *, quick: bool) -> None:
     train, test = draw(N_ROWS, 0), draw(2000 if quick else N_TEST, 1)
     truth = log_truth(test)
     print(f"The generator's own log-likelihood: {truth.mean():.3f} nats.")
-    for preset in (MaskedAutoregressiveRQNSF, CouplingRQNSF):
+    for preset in (CouplingRQNSF, MaskedAutoregressiveRQNSF):
         keras.utils.set_random_seed(0)
         flow = FlowModel(preset(len(COLUMNS), n_layers=3, hidden=(64, 64)), domain=list(COLUMNS.values()))
         started = time.perf_counter()
