@@ -1,5 +1,6 @@
 """Flows that know where their columns live: bounds, circles, whole numbers, simplices, spheres."""
 
+import functools
 import math
 
 import keras
@@ -18,6 +19,7 @@ from tfflows import (
     FlowModel,
     MaskedAutoregressiveRQNSF,
     RealNVP,
+    export,
 )
 from tfflows import bijectors as tfb
 from tfflows.randomness import training_randomness
@@ -34,6 +36,8 @@ MIXED = [
     Domain.sphere(3),
 ]
 N_COLUMNS, N_LATENTS = 13, 11
+
+pytestmark = pytest.mark.xdist_group("domains")  # one process makes what they share
 
 
 def table(n, seed=0):
@@ -53,11 +57,16 @@ def table(n, seed=0):
     return np.concatenate([columns, shares, direction], axis=1).astype(np.float32)
 
 
-@pytest.fixture(scope="module", params=[CouplingRQNSF, MaskedAutoregressiveRQNSF])
+@pytest.fixture(params=[CouplingRQNSF, MaskedAutoregressiveRQNSF])
 def flow(request):
+    return mixed_flow(request.param)
+
+
+@functools.cache
+def mixed_flow(preset):
     """A flow of a mixed table, trained a little."""
     keras.utils.set_random_seed(0)
-    flow = FlowModel(request.param(N_LATENTS, n_layers=2, hidden=(24, 24)), domain=MIXED)
+    flow = FlowModel(preset(N_LATENTS, n_layers=2, hidden=(24, 24)), domain=MIXED)
     flow.compile(jit_compile=False)  # compiling each verb and number of rows would be most of the time
     flow.fit(table(2000), epochs=2, verbose=0)
     return flow
@@ -97,6 +106,13 @@ def test_kept_in_a_file(flow, tmp_path):
     again = keras.saving.load_model(tmp_path / "flow.keras")
     np.testing.assert_allclose(again.log_prob(x), flow.log_prob(x), rtol=1e-5)
     np.testing.assert_allclose(again.sample(10, seed=5), flow.sample(10, seed=5), rtol=1e-5)
+
+
+def test_an_export_gives_the_same_numbers(tmp_path):
+    flow = mixed_flow(CouplingRQNSF)
+    flow.export(tmp_path / "flow.tflite", "litert", verbose=False)
+    for parity in export.verify(tmp_path / "flow.tflite", flow, table(30, seed=6)):
+        assert parity.difference < 1e-4, parity
 
 
 @pytest.mark.parametrize(
