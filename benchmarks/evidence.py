@@ -39,8 +39,8 @@ NOTES = """
 Arguments are the defaults of both libraries, which are the same where they mean the same: 512 effective and 256 active
 particles, but 1536 effective ones for the 16 modes; 4096 draws are wanted of both; dynesty has 1000 live points. Errors
 are of the natural logarithm of the evidence; calls and seconds are medians. "Calls for an error of 0.1" takes errors to
-fall as 1 / sqrt(calls): calls x (error / 0.1)^2. Of the regression the truth is dynesty's, whose own error, 0.5, counts in
-"largest error / reported": finer differences say nothing there.
+fall as 1 / sqrt(calls): calls x (error / 0.1)^2. Of the regression the truth is dynesty's, whose own error, 0.5, counts
+in "largest error / reported": finer differences say nothing there.
 """
 
 
