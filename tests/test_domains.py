@@ -19,6 +19,7 @@ from tfflows import (
     FlowModel,
     MaskedAutoregressiveRQNSF,
     RealNVP,
+    bases,
     export,
 )
 from tfflows import bijectors as tfb
@@ -144,6 +145,10 @@ def test_errors_of_declarations():
         FlowModel(RealNVP(3), domain=[Domain.simplex(3)])
     with pytest.raises(ValueError, match=r"Expected a spline of bound .* for circular columns; got Affine"):
         FlowModel(RealNVP(2), domain=[Domain.circular(1.0), Domain.real()])
+    with pytest.raises(ValueError, match="no base for circular columns"):
+        FlowModel(CouplingRQNSF(2), bases.VonMises(2), domain=[Domain.circular(1.0), Domain.real()])
+    with pytest.raises(ValueError, match=r"one of .* got 'torus'"):
+        Domain("torus")
     with pytest.raises(ValueError, match="list of Domains"):
         FlowModel(RealNVP(2), domain=[(0, 1), (0, 1)])
     for wrong in (

@@ -26,6 +26,7 @@ from tfflows.bijectors import (
 )
 from tfflows.transformers import Shift
 
+KINDS = ("line", "circle", "integers", "simplex", "sphere")
 MAX_COUNTED = 256  # so many different integers have frequencies of their own
 CIRCLE_BOUND = 5.0  # half the period of latents where no layer says another
 
@@ -35,7 +36,7 @@ class Domain:
     """Where a column of a table lives, or several columns together. Made by the functions below.
 
     Args:
-      kind: "line", "circle", "integers", "simplex" or "sphere".
+      kind: one of `KINDS`.
       low, high: bounds of a line or of integers; a circle goes from low to high.
       n_columns: of the table.
     """
@@ -44,6 +45,10 @@ class Domain:
     low: float = -math.inf
     high: float = math.inf
     n_columns: int = 1
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise ValueError(f"Expected a kind of domain, one of {KINDS}; got {self.kind!r}.")
 
     @classmethod
     def real(cls) -> Domain:

@@ -97,3 +97,13 @@ class EpochLoop(keras.callbacks.Callback):
         step, logs = self._function(self._data, self._order, tf.constant(self.step), tf.constant(stop))
         self.step = int(step)
         return logs
+
+
+def n_products(model) -> int:
+    """About how many products of a weight and a number one row takes in a `TrainableModel`."""
+    # Of images each weight is used for each pixel, of which the first scale has a quarter, the others less.
+    per_row = model.count_params() * -(-math.prod(model.accepts.event_shape[:-1]) // 4)
+    if model.accepts.contexts is None or len(model.context_shape) < 2:
+        return per_row
+    nets = sum(flow.context_net.count_params() for flow in model._flows() if flow.context_net is not None)
+    return per_row + nets * -(-model.accepts.contexts.size // (4 * (model.context_shape[-1] or 1)))

@@ -202,3 +202,11 @@ def _check_continuous(flow) -> None:
             "Expected continuous data for this loss; got a flow of integers. NegativeLogLikelihood() hears what they "
             "stand for: compile(loss=...)."
         )
+
+
+def weighted_mean(values: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
+    """The mean of losses `[n]` of rows of weights `[n]` >= 0."""
+    weight = tf.cast(weight, values.dtype)
+    # A row of weight zero (a filler of the last batch) must not turn into NaN.
+    total = tf.reduce_sum(tf.where(weight > 0.0, values * weight, tf.zeros_like(values)))
+    return tf.math.divide_no_nan(total, tf.reduce_sum(weight))

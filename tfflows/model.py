@@ -35,8 +35,8 @@ class FlowModel(ByLatents, Density):
 
     Args:
       bijector: the invertible map, such as a preset (`RealNVP(n_dim)`), or a `Chain`.
-      base: distribution of the latents: one of `bases`, or a TFP distribution without variables; by default a standard
-        normal, and uniform for circular numbers of a `domain`.
+      base: distribution of the latents: one of `bases`, or a TFP distribution without variables; a standard normal by
+        default. None with circular columns of a `domain`, which are uniform, beside normal ones.
       domain: where each column of a table lives, a list of `Domain`s; by default all are real. Densities are then of
         the data as they are, samples never leave the domain, and data outside are refused. With integer or
         categorical columns `log_prob` is of their probability, and a mean of several points (`bijectors.Integers`).
@@ -75,7 +75,9 @@ class FlowModel(ByLatents, Density):
             raise ValueError("Expected a bijector that knows its event shape, which no part of this one does.")
         if domain is not None:
             bijector, circular, bound = on_domain(bijector, domain)
-            if base is None and circular.any():
+            if base is not None and circular.any():
+                raise ValueError(f"Expected no base for circular columns, which bring their own; got {base!r}.")
+            if circular.any():
                 base = bases.NormalAndCircular(circular, bound)
         latent_shape = bijector.latent_shape
         if base is None:

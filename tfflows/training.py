@@ -22,7 +22,7 @@ from tfflows.callbacks import (
     restore_best,
     until_converged,
 )
-from tfflows.losses import Loss, NegativeLogLikelihood
+from tfflows.losses import Loss, NegativeLogLikelihood, weighted_mean
 from tfflows.randomness import training_randomness
 from tfflows.serialization import deserialize, serialize
 
@@ -247,20 +247,11 @@ class TrainableModel(keras.Model):
         if steps is None and any(map(hears_batches, callbacks)):
             steps = 1
         self._epoch_loop = loop.EpochLoop(
-            self._steps_function, rows, data.batch_size, steps, self._n_products(), shuffle=data.shuffle
+            self._steps_function, rows, data.batch_size, steps, loop.n_products(self), shuffle=data.shuffle
         )
         # Keras counts the steps with these two and hands the dataset to the loop, which has its own.
         self.steps_per_execution = self._epoch_loop.steps_per_call
         return tf.data.Dataset.range(self._epoch_loop.n_steps)
-
-    def _n_products(self) -> int:
-        """About how many products of a weight and a number one row takes."""
-        # Of images each weight is used for each pixel, of which the first scale has a quarter, the others less.
-        per_row = self.count_params() * -(-math.prod(self.accepts.event_shape[:-1]) // 4)
-        if self.accepts.contexts is None or len(self.context_shape) < 2:
-            return per_row
-        nets = sum(flow.context_net.count_params() for flow in self._flows() if flow.context_net is not None)
-        return per_row + nets * -(-self.accepts.contexts.size // (4 * (self.context_shape[-1] or 1)))
 
     def make_train_function(self, force=False):
         if self._epoch_loop is None:
@@ -288,7 +279,7 @@ class TrainableModel(keras.Model):
         # The gradient is inside too: what it computes again must draw the same numbers.
         with training_randomness(tf.stack([self._seed, tf.cast(self.optimizer.iterations, tf.int32)])):
             with tf.GradientTape() as tape:
-                loss = _weighted_mean(self.flow_loss(self, x, context), weight)
+                loss = weighted_mean(self.flow_loss(self, x, context), weight)
                 objective = tf.add_n([loss, *(tf.cast(extra, loss.dtype) for extra in self.losses)])
                 scaled = self.optimizer.scale_loss(objective)
             gradients = tape.gradient(scaled, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
@@ -320,17 +311,16 @@ class TrainableModel(keras.Model):
 
     def test_step(self, data):
         x, context, weight = data["x"], data.get("context"), data["weight"]
-        loss = _weighted_mean(self.flow_loss(self, x, context), weight)
+        loss = weighted_mean(self.flow_loss(self, x, context), weight)
         return self._track(loss, weight)
-
-    def _has_bits(self):
-        """Whether its data are integers throughout, as pixels are."""
-        return self.accepts.is_discrete and len(self.accepts.event_shape) == 3
 
     def _trackers(self):
         """Metrics, and what the loss is divided by for each."""
-        trackers = [(self.loss_tracker, 1.0)]
-        if self._has_bits() and isinstance(self.flow_loss, NegativeLogLikelihood):
+        trackers, are_pixels = (
+            [(self.loss_tracker, 1.0)],
+            self.accepts.is_discrete and len(self.accepts.event_shape) == 3,
+        )
+        if are_pixels and isinstance(self.flow_loss, NegativeLogLikelihood):
             trackers.append((self.bits_tracker, math.prod(self.accepts.event_shape) * math.log(2.0)))
         return trackers
 
@@ -356,10 +346,3 @@ class TrainableModel(keras.Model):
     def compile_from_config(self, config):
         self.compile(**{k: deserialize(v) for k, v in config.items()})
         self.optimizer.build(self.trainable_variables)
-
-
-def _weighted_mean(values, weight):
-    weight = tf.cast(weight, values.dtype)
-    # A row of weight zero (a filler of the last batch) must not turn into NaN.
-    total = tf.reduce_sum(tf.where(weight > 0.0, values * weight, tf.zeros_like(values)))
-    return tf.math.divide_no_nan(total, tf.reduce_sum(weight))

@@ -37,9 +37,7 @@ class Integers(Bijector):
 
     def __init__(self, low: Sequence[float], high: Sequence[float], name: str | None = None):
         parameters = dict(locals())
-        low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
-        if low.shape != high.shape or low.ndim != 1 or not np.all(low <= high):
-            raise ValueError(f"Expected bounds low <= high, equally many of each; got {low.tolist()}, {high.tolist()}.")
+        low, high = _bounds(low, high, np.float64)
         super().__init__(parameters, event_shape=low.shape, is_constant_jacobian=True, name=name)
         self._low, self._high = low, high
 
@@ -92,9 +90,7 @@ class Frequencies(Bijector):
 
     def __init__(self, low: Sequence[int], high: Sequence[int], name: str | None = None):
         parameters = dict(locals())
-        low, high = np.asarray(low, np.int64), np.asarray(high, np.int64)
-        if low.shape != high.shape or low.ndim != 1 or not np.all(low <= high):
-            raise ValueError(f"Expected bounds low <= high, equally many of each; got {low.tolist()}, {high.tolist()}.")
+        low, high = _bounds(low, high, np.int64)
         super().__init__(parameters, event_shape=low.shape, is_constant_jacobian=False, name=name)
         self._low, self._sizes = low, high - low + 1
         self._shares = Shares(self._sizes)
@@ -154,3 +150,10 @@ def lattice_points(n: int, n_dim: int) -> np.ndarray:
     for _ in range(60):  # of root^(n_dim + 1) = root + 1
         root = (1.0 + root) ** (1.0 / (n_dim + 1))
     return np.arange(n)[:, np.newaxis] * root ** -np.arange(1.0, n_dim + 1) % 1.0
+
+
+def _bounds(low, high, dtype):
+    low, high = np.asarray(low, dtype), np.asarray(high, dtype)
+    if low.shape != high.shape or low.ndim != 1 or not np.all(low <= high):
+        raise ValueError(f"Expected bounds low <= high, equally many of each; got {low.tolist()}, {high.tolist()}.")
+    return low, high
