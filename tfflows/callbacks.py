@@ -134,7 +134,7 @@ def explain(model, flows: list, dataset: tf.data.Dataset) -> str:
                             f"as x = {x.numpy()[bad[0]]}."
                         )
             outside.append(set(_bad_rows(flow.base.log_prob(value), rows)))
-        if bad := sorted(set.intersection(*outside)):
+        if outside and (bad := sorted(set.intersection(*outside))):
             return (
                 f"The log-density of the base is not finite for {len(bad)} rows of a batch, such as "
                 f"x = {x.numpy()[bad[0]]}: they lie outside its support."

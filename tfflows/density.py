@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfflows import bases, batching, checks, export
+from tfflows.bijectors.noise import users_context_dim
 from tfflows.distribution import FlowDistribution
 from tfflows.nets import Heard
 from tfflows.questions import ByDraws
@@ -171,6 +172,9 @@ class Density(ByDraws, TrainableModel):
             self, filepath, format, overwrite=overwrite, batch_size=batch_size, weights=weights, verbose=verbose
         )
 
+    def _signatures(self, batch_size):
+        return export.signatures(self, batch_size)
+
     # How they are run.
 
     def _temperature(self, temperature):
@@ -260,8 +264,8 @@ class Density(ByDraws, TrainableModel):
 
     @property
     def context_dim(self) -> int | None:
-        """Width of the context that the bijector hears, or None for a flow without context."""
-        return self._flows()[0].bijector.context_dim
+        """Width of the context that the bijector hears, less the scale of `Noise`; None for a flow without context."""
+        return users_context_dim(self._flows()[0].bijector)
 
     @property
     def context_shape(self) -> tuple[int | None, ...] | None:

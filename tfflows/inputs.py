@@ -56,7 +56,7 @@ class Inputs:
     """What a flow accepts: the shapes, and the dtype it computes in.
 
     Args:
-      event_shape: shape of one row of x.
+      event_shape: shape of one row of x, with None for an axis of any length.
       contexts: the contexts it accepts, or None for a flow without context.
       dtype: the flow's NumPy dtype; integers become it.
       keep_float64: whether float64 data stay float64, because the bijector uses all their digits.
@@ -89,7 +89,7 @@ class Inputs:
     @property
     def buckets(self) -> tuple[int, ...]:
         """The numbers of rows that verbs are compiled for, fewer where data or contexts are images."""
-        size = math.prod(self.event_shape)
+        size = math.prod(n or 1 for n in self.event_shape)
         if self.is_discrete and len(self.event_shape) == 1:
             size *= N_POINTS  # that each row becomes
         return batching.buckets(max(size, 0 if self.contexts is None else self.contexts.size))
@@ -165,7 +165,7 @@ class Inputs:
                 raise ValueError("Expected validation_data with a tf.data.Dataset; got none, or a validation_split.")
             return TrainingData(None, self.dataset(x, context, weight, batch_size), held_out, batch_size, shuffle)
         rows = self.rows(x, context, weight)
-        check_enough(rows)
+        check_enough(rows, None if None in self.event_shape else math.prod(self.event_shape))
         if validation_split and held_out is None:
             rows, held = hold_out(rows, validation_split, shuffle=hold_out_random)
             held_out = batches(held, min(size, len(held)), shuffle=False)
@@ -248,12 +248,11 @@ def first_rows(dataset: tf.data.Dataset, n_rows: int) -> Rows:
     return Rows(merged["x"], merged.get("context"), None)
 
 
-def check_enough(rows: Rows) -> None:
-    """Raises for a single row; warns where rows are too few to determine a density."""
-    n_dim = int(np.prod(rows.x.shape[1:]))
+def check_enough(rows: Rows, n_dim: int | None) -> None:
+    """Raises for a single row; warns where rows are too few to determine a density of `n_dim` numbers."""
     if len(rows) < 2:
         raise ValueError(f"Expected at least 2 rows to fit a density; got {len(rows)}.")
-    if len(rows) <= n_dim:
+    if n_dim is not None and len(rows) <= n_dim:
         warnings.warn(
             f"{len(rows)} rows of {n_dim} dimensions: the fit will describe these rows and little else.",
             stacklevel=3,

@@ -102,8 +102,9 @@ class EpochLoop(keras.callbacks.Callback):
 def n_products(model) -> int:
     """About how many products of a weight and a number one row takes in a `TrainableModel`."""
     # Of images each weight is used for each pixel, of which the first scale has a quarter, the others less.
-    per_row = model.count_params() * -(-math.prod(model.accepts.event_shape[:-1]) // 4)
-    if model.accepts.contexts is None or len(model.context_shape) < 2:
+    # Of clouds, whose number of points is open, a quarter of the usual 2048 is what a step looks at.
+    per_row = model.count_params() * -(-math.prod(n or 2048 for n in model.accepts.event_shape[:-1]) // 4)
+    if model.accepts.contexts is None or len(model.accepts.context_shape) < 2:
         return per_row
     nets = sum(flow.context_net.count_params() for flow in model._flows() if flow.context_net is not None)
-    return per_row + nets * -(-model.accepts.contexts.size // (4 * (model.context_shape[-1] or 1)))
+    return per_row + nets * -(-model.accepts.contexts.size // (4 * (model.accepts.context_shape[-1] or 1)))

@@ -12,6 +12,7 @@ import tensorflow_probability as tfp
 
 from tfflows import bases, checks, inputs, latents, summary
 from tfflows.bijectors.base import Bijector, describe
+from tfflows.bijectors.noise import users_context_dim
 from tfflows.contexts import Contexts
 from tfflows.density import Density
 from tfflows.domains import Domain, on_domain
@@ -105,6 +106,29 @@ class FlowModel(ByLatents, Density):
         )
         self.built = True
 
+    def log_prob(self, x, context=None, *, noise_scale=None, batch_size: int | None = None) -> tf.Tensor:
+        """Log-density in nats.
+
+        Args:
+          x: `[n, *event]`, NumPy array, tensor or pandas frame.
+          context: `[n, *context_shape]`, if the flow is conditional.
+          noise_scale: of a flow that is trained with noise (`SoftFlow`), which density is meant: that of data blurred
+            by noise of this scale, a number or `[n]`, from 0 to the flow's largest. By default 0, the density of what
+            `sample` draws; where data lie on a thin manifold, this one is extreme on it and off it, and outliers are
+            better found at half the largest scale.
+          batch_size: rows worked on at a time; bounds the memory.
+
+        Returns:
+          `[n]`.
+
+        Raises:
+          ValueError: for data of another shape or type, with NaN or inf, a context that does not fit, or a scale that
+            the flow has not been trained with.
+        """
+        if noise_scale is not None:
+            context = self._blurred(len(x), context, noise_scale, batch_size)
+        return super().log_prob(x, context, batch_size=batch_size)
+
     # The verbs that need one latent space; the others are those of `Density`.
 
     def encode(self, x, context=None, *, return_log_det: bool = False, batch_size: int | None = None):
@@ -154,7 +178,7 @@ class FlowModel(ByLatents, Density):
         else:
             ends = [tf.cast(self._hear(c), z.dtype) for c in contexts]
             mixed = tf.stack([latents.linear(*ends, t) for t in times], axis=1)
-            mixed = Heard(tf.reshape(mixed, [-1, self.context_dim]))
+            mixed = Heard(tf.reshape(mixed, [-1, mixed.shape[-1]]))
         x = self.decode(z, mixed, batch_size=batch_size)
         x = tf.reshape(x, [-1, n_steps, *self.bijector.event_shape])
         return x[0] if is_single else x
@@ -177,13 +201,26 @@ class FlowModel(ByLatents, Density):
 
     # What they compute, in graph.
 
-    def _hear(self, context):
+    def _hear(self, context, noise_scale=0.0):
         if isinstance(context, Heard):
             return context.value
-        if context is None or self.context_net is None:
-            return context
-        heard = run_context_net(self.context_net, context, len(self.accepts.context_shape))
-        return tf.cast(heard, self.accepts.dtype)
+        if context is not None and self.context_net is not None:
+            context = run_context_net(self.context_net, context, len(self.accepts.context_shape))
+            context = tf.cast(context, self.accepts.dtype)
+        noise = self.bijector.noise
+        return context if noise is None else noise.heard(context, noise_scale)
+
+    def _blurred(self, n_rows, context, noise_scale, batch_size):
+        """Contexts of `n_rows` rows as the bijector hears them with noise of that scale."""
+        noise = self.bijector.noise
+        if noise is None:
+            raise ValueError(f"Expected noise_scale of a flow with noise, such as SoftFlow; got {noise_scale}.")
+        noise.check_scale(noise_scale)
+        if np.ndim(noise_scale) and np.shape(noise_scale) != (n_rows,):
+            raise ValueError(f"Expected a noise_scale for all {n_rows} rows or each; got {np.shape(noise_scale)}.")
+        context = self._listened(self.accepts.context(context, n_rows), batch_size)
+        context = context.value[..., :-1] if isinstance(context, Heard) else context  # without the scale that it has
+        return Heard(noise.heard(context, tf.broadcast_to(tf.cast(noise_scale, noise.dtype), [n_rows])))
 
     def _log_prob(self, x, context, temperature=1.0):
         context = self._hear(context)
@@ -244,7 +281,10 @@ class FlowModel(ByLatents, Density):
     def _adapt(self, rows, verbose):
         context = rows.context
         if self.context_net is not None:  # without gradients, like all that `adapt` does
-            context = self._listened(context, None).value.numpy()
+            context = self._listened(context, None)
+        if isinstance(context, Heard) or self.bijector.noise is not None:
+            heard = np.asarray(self._hear(context))
+            context = np.broadcast_to(heard, (len(rows), heard.shape[-1]))
         self.bijector.adapt(self._points(rows), context, sample_weight=rows.weight, verbose=verbose)
 
     def _points(self, rows):
@@ -293,7 +333,7 @@ class FlowModel(ByLatents, Density):
 
 def _contexts(bijector, net, context_shape, n_classes) -> Contexts | None:
     """The contexts that a flow of these accepts; builds the net."""
-    width, dtype = bijector.context_dim, bijector.dtype.as_numpy_dtype
+    width, dtype = users_context_dim(bijector), bijector.dtype.as_numpy_dtype
     context_shape = None if context_shape is None else tuple(context_shape)
     if width is None:
         if (net, context_shape, n_classes) != (None, None, None):

@@ -49,6 +49,9 @@ class TrainableModel(keras.Model):
     def _adapt(self, rows, verbose):
         raise NotImplementedError  # abstract
 
+    def _needs_adapt(self) -> bool:
+        return any(flow.bijector.needs_adapt for flow in self._flows())
+
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.loss_tracker = keras.metrics.Mean(name="loss")
@@ -181,7 +184,7 @@ class TrainableModel(keras.Model):
             hold_out_random=automatic,
             shuffle=shuffle,
         )
-        if any(flow.bijector.needs_adapt for flow in self._flows()):
+        if self._needs_adapt():
             rows = data.adapt_rows()
             self.accepts.check_domain(rows.x)  # of a pipeline, those that are seen here
             self._adapt(rows, 1 if verbose == "auto" else verbose)

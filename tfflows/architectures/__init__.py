@@ -22,6 +22,7 @@ from tfflows.architectures.monotonic import (
     InverseSOSPF,
     InverseUMNNMAF,
 )
+from tfflows.architectures.noisy import SoftFlow
 from tfflows.architectures.residual import InvertibleResNet, Planar, Radial, ResidualFlow, Sylvester
 from tfflows.architectures.splines import (
     CouplingLRS,
@@ -66,6 +67,7 @@ __all__ = [
     "Radial",
     "RealNVP",
     "ResidualFlow",
+    "SoftFlow",
     "Sylvester",
     "variational_noise",
 ]

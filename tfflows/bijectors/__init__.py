@@ -12,6 +12,7 @@ from tfflows.bijectors.elementwise import Elementwise
 from tfflows.bijectors.images import Dequantize, Logit, Squeeze
 from tfflows.bijectors.linear import LU, QR, Householder, MatrixExponential, Permutation, RandomRotation
 from tfflows.bijectors.multiscale import Multiscale
+from tfflows.bijectors.noise import Noise
 from tfflows.bijectors.normalization import ActNorm, Standardize, Whiten
 from tfflows.bijectors.planar import Planar, Radial, Sylvester
 from tfflows.bijectors.residual import ExactLogDet, PowerSeries, Residual, RussianRoulette
@@ -41,6 +42,7 @@ __all__ = [
     "MaskedAutoregressive",
     "MatrixExponential",
     "Multiscale",
+    "Noise",
     "Permutation",
     "Planar",
     "Positive",

@@ -275,6 +275,11 @@ class Bijector(tfb.Bijector):
         return None
 
     @property
+    def noise(self) -> Bijector | None:
+        """The `Noise` in it, the scale of which is the last number of the context; None if there is none."""
+        return None
+
+    @property
     def layers(self) -> list[keras.layers.Layer]:
         """Every Keras layer inside, in a fixed order: all the weights there are."""
         return list(self._flatten(predicate=lambda value: isinstance(value, keras.layers.Layer)))

@@ -278,6 +278,13 @@ class Chain(Bijector):
         return merge("number of classes", [b.n_classes for b in self._parts if isinstance(b, Bijector)])
 
     @property
+    def noise(self):
+        found = [b.noise for b in self._parts if isinstance(b, Bijector) and b.noise is not None]
+        if len(found) > 1:
+            raise ValueError(f"Expected Noise once in a chain; got it {len(found)} times.")
+        return found[0] if found else None
+
+    @property
     def level_sizes(self):
         return getattr(self._parts[-1], "level_sizes", None)
 

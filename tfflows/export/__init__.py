@@ -2,7 +2,18 @@
 
 from tfflows.export.litert import operations, tflite
 from tfflows.export.parity import Parity, batch_size, runner, verify
-from tfflows.export.verbs import Signature, signatures
+from tfflows.export.verbs import Signature, fresh, signatures
 from tfflows.export.writing import export
 
-__all__ = ["Parity", "Signature", "batch_size", "export", "operations", "runner", "signatures", "tflite", "verify"]
+__all__ = [
+    "Parity",
+    "Signature",
+    "batch_size",
+    "export",
+    "fresh",
+    "operations",
+    "runner",
+    "signatures",
+    "tflite",
+    "verify",
+]

@@ -15,7 +15,7 @@ from tfflows.nets import uncompiled, unrolled
 
 
 def tflite(flow, *, batch_size: int | None = None, weights: str = "float32") -> bytes:
-    """A TFLite file with the signatures of `verbs.signatures`, of builtin operations only.
+    """A TFLite file with the flow's signatures, of builtin operations only.
 
     Raises:
       ValueError: if one needs an operation that TFLite has not; says which.
@@ -26,7 +26,7 @@ def tflite(flow, *, batch_size: int | None = None, weights: str = "float32") -> 
         raise ValueError(f"Expected a float32 flow for TFLite; got {np.dtype(flow.accepts.dtype).name}.")
 
     module, functions = tf.Module(), {}
-    for name, (function, inputs) in verbs.signatures(flow, batch_size).items():
+    for name, (function, inputs) in flow._signatures(batch_size).items():
         with unrolled(), uncompiled():
             concrete = tf.function(function, input_signature=inputs, autograph=False).get_concrete_function()
         # Weights as constants: the converter leaves those inside loops as variables that nobody sets.

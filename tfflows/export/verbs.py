@@ -48,7 +48,7 @@ def signatures(flow, batch_size: int | None = None) -> dict[str, Signature]:
     found = {
         "log_prob": Signature(lambda x, context=None: {"log_prob": flow._log_prob(x, context)}, [x, *context]),
         "sample": Signature(
-            lambda seed, temperature, context=None: {"x": flow._sample_rows(_fresh(seed), context, temperature)},
+            lambda seed, temperature, context=None: {"x": flow._sample_rows(fresh(seed), context, temperature)},
             [spec("seed", of=tf.int32), spec("temperature"), *context],
         ),
     }
@@ -70,7 +70,7 @@ def signatures(flow, batch_size: int | None = None) -> dict[str, Signature]:
     return found
 
 
-def _fresh(seeds):
+def fresh(seeds):
     """Seeds as they are; where they are negative, new ones in each call and each process."""
     # Of this operation seeds of 0 mean none; `tf.random.uniform` would write the global seed into the file.
     high, low = (tf.raw_ops.RandomUniform(shape=tf.shape(seeds), dtype=tf.float32, seed=0, seed2=0) for _ in range(2))

@@ -31,7 +31,7 @@ def export(flow, path, format: str, *, overwrite: bool, batch_size: int | None, 
     check_batch_size(batch_size)
     path = _checked_path(path, format, overwrite=overwrite)
     # Refused before anything is written.
-    names = list(verbs.signatures(flow, batch_size))
+    names = list(flow._signatures(batch_size))
     content = tflite(flow, batch_size=batch_size, weights=weights) if format == "litert" else None
     path.parent.mkdir(parents=True, exist_ok=True)
     # Made beside it and then renamed, so that a crash leaves the old one.
@@ -41,7 +41,9 @@ def export(flow, path, format: str, *, overwrite: bool, batch_size: int | None, 
             _write_saved_model(flow, made)
         else:
             made.write_bytes(content)
-        loss = _loss(flow, made, weights, batch_size) if verbose and weights != "float32" else ""
+        loss = (
+            _loss(flow, made, weights, batch_size) if verbose and weights != "float32" and "log_prob" in names else ""
+        )
         _replace(made, path, Path(folder) / "old")
     if verbose:
         print(f"Exported {flow.name} to {path}: {', '.join(names)}.{loss}")
@@ -102,9 +104,9 @@ def _write_saved_model(flow, path: Path) -> None:
     # Not Keras' ExportArchive, which reaches each variable on two ways and writes it twice.
     module, functions = tf.Module(), {}
     module.weights = [weight.value for weight in flow.weights]
-    for name, (function, specs) in verbs.signatures(flow).items():
+    for name, (function, specs) in flow._signatures(None).items():
         functions[name] = tf.function(_checked(function, specs), input_signature=specs, autograph=False)
-    functions["serving_default"] = functions["log_prob"]
+    functions["serving_default"] = next(iter(functions.values()))
     with uncompiled():  # TensorFlow traces as it saves
         tf.saved_model.save(module, str(path), signatures=functions, options=verbs.save_options())
 

@@ -20,6 +20,7 @@ from tfflows.nets.integrand import Integrand
 from tfflows.nets.lipschitz import LipschitzMLP
 from tfflows.nets.made import MADE
 from tfflows.nets.parameters import AffineMap, Constant, Shares, Statistics
+from tfflows.nets.pointnet import PointNet
 from tfflows.nets.sequential import run_sequentially, unrolled
 from tfflows.nets.velocity import Potential, Velocity
 
@@ -32,6 +33,7 @@ __all__ = [
     "Heard",
     "Integrand",
     "LipschitzMLP",
+    "PointNet",
     "Potential",
     "Shares",
     "Statistics",
