@@ -33,7 +33,7 @@ def augmented(
       angle: largest turn about the vertical to either side, in radians, 0 to pi.
       shear: largest slope by which x and y move with height, 0 to 1.
       taper: largest part by which x and y widen or narrow for each unit of height, 0 to 0.25.
-      mirror: the axis whose sign every other cloud changes, on average: 1 for shapes alike on their left and right
+      mirror: the axis whose sign half of the clouds change, on average: 1 for shapes alike on their left and right
         that face along x, as `planes` and `chairs`.
       n_points: points of a changed cloud, a part of the cloud's own drawn without replacement, 2 to P; all by default.
 

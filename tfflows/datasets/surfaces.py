@@ -33,7 +33,8 @@ def surface_points(vertices, faces, n_points: int, rng: np.random.Generator) -> 
     check(faces.ndim == 2 and faces.shape[1] == 3 and len(faces) > 0, "faces [F, 3]", list(faces.shape))
     check(np.issubdtype(faces.dtype, np.integer), "faces of whole numbers", faces.dtype)
     check(np.isfinite(vertices).all(), "finite vertices", "NaN or inf")
-    check(faces.min() >= 0 and faces.max() < len(vertices), f"corners 0 to {len(vertices) - 1}", faces.max())
+    is_corner = (faces >= 0) & (faces < len(vertices))
+    check(is_corner.all(), f"corners 0 to {len(vertices) - 1}", faces[~is_corner][:5].tolist())
     origin, *sides = np.moveaxis(vertices[faces], 1, 0)
     sides = np.stack(sides, axis=1) - origin[:, None]
     areas = np.linalg.norm(np.cross(sides[:, 0], sides[:, 1]), axis=1)

@@ -27,9 +27,9 @@ def clouds(
     size: int = 200,
     radius: float = 0.01,
 ):
-    """A grid of point clouds, or one strip a row; all at one scale, each about its own mean.
+    """A grid of point clouds, or one strip a row; all at one scale, each in the middle of its picture.
 
-    The third coordinate is up. Nothing is in perspective.
+    The third coordinate is up. Nothing is in perspective. Of points far from all others some may be outside.
 
     Args:
       x: `[n, P, 3]`, or n clouds `[P_i, 3]`, laid out row by row; or `[n, k, P, 3]`, a strip of k clouds each.
@@ -124,7 +124,7 @@ def rotating(
 
 
 def _strips(x):
-    """Lists of lists of clouds `[P, 3]`, each about its mean; and whether x held strips."""
+    """Lists of lists of clouds `[P, 3]`, each about its middle; and whether x held strips."""
     is_strips = np.ndim(x[0]) == 3 if len(x) else False
     strips = [[np.asarray(cloud, np.float64) for cloud in (strip if is_strips else [strip])] for strip in x]
     for cloud in [cloud for strip in strips for cloud in strip] or [np.zeros(0)]:
@@ -132,7 +132,7 @@ def _strips(x):
             raise ValueError(f"Expected clouds [n, P, 3] or strips [n, k, P, 3]; got a cloud of shape {cloud.shape}.")
         if not np.all(np.isfinite(cloud)):
             raise ValueError("Expected finite points; got NaN or inf.")
-    return [[cloud - cloud.mean(axis=0) for cloud in strip] for strip in strips], is_strips
+    return [[cloud - np.mean(_range(cloud), axis=0) for cloud in strip] for strip in strips], is_strips
 
 
 def _pixels(size, radius):
@@ -151,13 +151,16 @@ def _colours(colours, n):
     return [np.array(to_rgb(c)) for c in colours]
 
 
-def _frame(strips, views, size):
-    """Fine pixels for a unit of the coordinates, and a picture's height and width in them.
+def _range(x):
+    """Least and largest of all but the outermost 0.2 %, which a flow may have thrown far away."""
+    low, high = (np.quantile(side, 0.998, axis=0, method="inverted_cdf") for side in (-x, x))
+    return [-low, high]
 
-    A picture shows all but each cloud's farthest 0.2 %, which a flow may have thrown far away.
-    """
+
+def _frame(strips, views, size):
+    """Fine pixels for a unit of the coordinates, and a picture's height and width in them."""
     every = [_seen(cloud, *view)[:, :2] for strip in strips for cloud in strip for view in views]
-    width, height = 1.08 * np.max([np.quantile(np.abs(points), 0.998, axis=0) for points in every], axis=0)
+    width, height = 1.08 * np.max([np.abs(_range(points)) for points in every], axis=(0, 1))
     width, height = (max(a, 0.3 * max(width, height)) or 1.0 for a in (width, height))
     scale = 0.5 * FINE * size / max(width, height)
     return scale, [FINE * round(2.0 * scale * a / FINE) for a in (height, width)]
@@ -186,8 +189,7 @@ def _render(cloud, elevation, azimuth, scale, shape, radius, colour):
     column = np.rint(np.clip(0.5 * width + x, -width, 2 * width)).astype(int)[:, None] + dx
     row = np.rint(np.clip(0.5 * height - y, -height, 2 * height)).astype(int)[:, None] - dy
     near = depth[:, None] + bulge
-    # From the farthest to the nearest but for some thrown far away.
-    low, high = np.quantile(depth, [0.002, 0.998])
+    low, high = _range(depth)
     strength = PALEST + (1.0 - PALEST) * np.clip((depth - low) / max(high - low, 1.0), 0.0, 1.0)
     values = 1.0 - strength[:, None, None] * (1.0 - shade[:, None] * colour)
     seen = (column >= 0) & (column < width) & (row >= 0) & (row < height)
