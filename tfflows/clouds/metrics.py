@@ -81,7 +81,8 @@ def earth_movers(x, y) -> float:
     except ImportError as error:
         raise ImportError("Expected POT for the earth mover's distance: pip install tfflows[clouds]") from error
     (x,), (y,) = _pair([x], [y])
-    return float(ot.emd2(np.full(len(x), 1.0 / len(x)), np.full(len(y), 1.0 / len(y)), cdist(x, y), ITERATIONS))
+    a, b = (np.full(len(cloud), 1.0 / len(cloud)) for cloud in (x, y))
+    return float(ot.emd2(a, b, cdist(x, y), numItermax=ITERATIONS))
 
 
 def pairwise(clouds_a: Clouds, clouds_b: Clouds | None = None, distance: Distance = chamfer) -> np.ndarray:
