@@ -92,7 +92,7 @@ def test_exports_are_the_flow_without_noise(format, name, rng, tmp_path):
 
 @pytest.mark.parametrize("power", [1.0, 3.0])
 def test_loss_is_the_mean_over_noise_of_every_scale(power):
-    """Of points at the centre and the identity it is known: log 2 pi + E scale^2, with E scale^2 = 0.25 / (2 power + 1)."""
+    """For points at the centre and the identity it is log 2 pi + E scale^2; E scale^2 = 0.25 / (2 power + 1)."""
     flow = FlowModel(SoftFlow(2, max_noise=0.5, power=power, n_layers=2, hidden=(4,)))
     x = np.zeros((200_000, 2), np.float32)
     with training_randomness(tf.constant([1, 2])):

@@ -37,6 +37,7 @@ ORDER = [
     "model",
     "mixture",
     "architectures",
+    "clouds",
     "inference",
     "testing",
     "plot",

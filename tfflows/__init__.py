@@ -4,6 +4,7 @@ from tfflows import (
     architectures,
     bases,
     bijectors,
+    clouds,
     datasets,
     domains,
     export,
@@ -18,6 +19,7 @@ from tfflows import (
 )
 from tfflows.architectures import *  # noqa: F403
 from tfflows.bijectors import Chain, Invert
+from tfflows.clouds import PointCloudFlow
 from tfflows.domains import Domain
 from tfflows.mixture import FlowMixture
 from tfflows.model import FlowModel
@@ -31,9 +33,11 @@ __all__ = [
     "FlowMixture",
     "FlowModel",
     "Invert",
+    "PointCloudFlow",
     "architectures",
     "bases",
     "bijectors",
+    "clouds",
     "datasets",
     "domains",
     "export",

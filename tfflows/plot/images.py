@@ -1,4 +1,4 @@
-"""Pictures, with matplotlib (the extra `tfflows[examples]`)."""
+"""Grids of images."""
 
 from __future__ import annotations
 
