@@ -39,8 +39,8 @@ class PointCloudFlow(TrainableModel):
       points: a `FlowModel` of one point `[D]`, whose context is the latent `[latent_dim]`; by default a `SoftFlow` of
         splines for D = 3, which surfaces need: they have no volume, and no density.
       prior: a `FlowModel` of latents `[latent_dim]`; its context is the users' (`n_classes`); a `RealNVP` by default.
-      encoder: a Keras layer, called with points `[n, P, D]` and a mask `[n, P]`, that returns `[n, 2 latent_dim]`:
-        means and log-deviations; a `nets.PointNet` by default.
+      encoder: a Keras layer, called with points `[n, P, D]`, standardised as the flow of points does it, and a mask
+        `[n, P]`, that returns `[n, 2 latent_dim]`: means and log-deviations; a `nets.PointNet` by default.
       latent_dim: of the default ones.
       n_classes: of the default prior, if shapes have labels; None if not.
       n_points: of a cloud that is drawn, unless another number is asked for; it is fixed in exports.
@@ -82,8 +82,6 @@ class PointCloudFlow(TrainableModel):
         check_counts(n_points=n_points)
         self.points, self.prior, self.encoder, self.n_points = points, prior, encoder, int(n_points)
         self.normal = bases.StandardNormal(latent_dim)
-        self.scaling = Standardize(n_dim)  # of what the encoder sees
-        self.scaling_layers = self.scaling.layers
         self.accepts = Inputs((None, n_dim + 1), prior.accepts.contexts, prior.accepts.dtype, False)
         self.built = True
 
@@ -134,13 +132,12 @@ class PointCloudFlow(TrainableModel):
         return []  # that are fitted to rows of the data themselves
 
     def _needs_adapt(self):
-        return self.scaling.needs_adapt
+        return self.points.bijector.needs_adapt or self.prior.bijector.needs_adapt
 
     def _adapt(self, rows, verbose):
         rng = np.random.default_rng(0)
         x = rows.x[rows.x[..., -1] > 0.0][:, :-1]
         x = x[rng.permutation(len(x))[:ADAPT_POINTS]]
-        self.scaling.adapt(x)
         # Latents there are only once the encoder is trained. The flows begin where it does, at a standard normal.
         z = rng.normal(size=(len(x), self.latent_dim)).astype(x.dtype)
         self.points._adapt(Rows(x, z, None), verbose)
@@ -152,7 +149,9 @@ class PointCloudFlow(TrainableModel):
 
     def _encode(self, x, mask):
         """Means and log-deviations of the latents that clouds may have, `[n, latent_dim]` each."""
-        parameters = tf.cast(self.encoder(self.scaling.inverse(x), mask), self.accepts.dtype)
+        first = getattr(self.points.bijector, "bijectors", [None])[0]
+        seen = first.inverse(x) if isinstance(first, Standardize) else x
+        parameters = tf.cast(self.encoder(seen, mask), self.accepts.dtype)
         mean, log_scale = tf.split(parameters, 2, axis=-1)
         return mean, softclip(log_scale, LOG_SCALE_BOUND)
 
