@@ -46,8 +46,10 @@ def shapes(arguments: argparse.Namespace, n: int, n_points: int):
         names = list(found)
         x = datasets.normalized(np.concatenate([v.astype(np.float32) for v in found.values()]))
         labels = np.repeat(np.arange(len(names)), [len(v) for v in found.values()])
-    order = np.random.default_rng(0).permutation(len(x))
-    held, rest = np.split(order, [max(1, len(x) // 5)])
+    rng = np.random.default_rng(0)
+    of_class = [rng.permutation(np.flatnonzero(labels == label)) for label in range(len(names))]
+    held = np.concatenate([index[: max(2, len(index) // 5)] for index in of_class])
+    rest = np.setdiff1d(np.arange(len(x)), held)
     copies = -(-n // len(rest))
     train = datasets.augmented(x[rest], copies, seed=1, n_points=n_points)
     return (train, np.tile(labels[rest], copies)), (x[held][:, :n_points], labels[held]), names

@@ -183,6 +183,19 @@ def test_any_flow_of_points_will_do(preset, rng):
     assert np.all(np.isfinite(flow.sample(2, 10, 0)))
 
 
+def test_pipelines(rng):
+    flow = flow_of(CouplingRQNSF(2, n_layers=1, hidden=(4,), context_dim=LATENT))
+    x, labels = rings(48, 20, rng)
+    pipeline = tf.data.Dataset.from_tensor_slices((x, labels)).batch(16)
+    history = flow.fit(pipeline, validation_data=pipeline, epochs=2, verbose=0).history
+    np.testing.assert_allclose(flow.evaluate(pipeline, verbose=0), history["val_loss"][-1], rtol=1e-5)
+    np.testing.assert_allclose(flow.evaluate(x, labels, verbose=0), history["val_loss"][-1], rtol=0.05)
+    with pytest.raises(ValueError, match="got a mask"):
+        flow.fit(pipeline, mask=np.ones((48, 20)))
+    with pytest.raises(ValueError, match=r"batches of clouds \[n, points, 2\]; got"):
+        flow.fit(tf.data.Dataset.from_tensor_slices(x))
+
+
 X = np.ones((4, 8, 3), np.float32) + np.arange(8, dtype=np.float32)[:, None]
 BROKEN = np.where(np.arange(96).reshape(4, 8, 3) == 40, np.nan, X)
 

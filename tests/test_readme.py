@@ -15,6 +15,7 @@ from tfflows import architectures, training
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+EXAMPLES = str(ROOT / "examples")
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
@@ -78,6 +79,7 @@ def test_image_example(name, pictures, tmp_path, monkeypatch, capsys, request):
     if name != "digits":  # compiled as a user's once; that takes longer than all the rest
         request.getfixturevalue("without_xla")
     arguments = _example_data(name, tmp_path)
+    monkeypatch.syspath_prepend(EXAMPLES)
     monkeypatch.setattr(sys, "argv", ["images.py", name, "--quick", "--output", str(tmp_path), *arguments])
     runpy.run_path(str(ROOT / "examples" / "images.py"), run_name="__main__")
     printed = capsys.readouterr().out
@@ -89,9 +91,31 @@ def test_image_example(name, pictures, tmp_path, monkeypatch, capsys, request):
 
 
 def test_image_example_says_what_data_it_needs(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
     monkeypatch.setattr(sys, "argv", ["images.py", "faces", "--output", str(tmp_path)])
     with pytest.raises(SystemExit, match="Expected the data of 'faces'"):
         runpy.run_path(str(ROOT / "examples" / "images.py"), run_name="__main__")
+
+
+@pytest.mark.parametrize("source", ["generated", "meshes"])
+def test_point_cloud_example(source, tmp_path, monkeypatch, capsys, without_xla):
+    arguments = []
+    if source == "meshes":
+        trimesh = pytest.importorskip("trimesh")
+        for name, make in (("box", trimesh.creation.box), ("ball", trimesh.creation.icosphere)):
+            (tmp_path / "meshes" / name).mkdir(parents=True)
+            for i in range(4):
+                make().apply_scale([1.0, 1.0, 1.0 + 0.2 * i]).export(tmp_path / "meshes" / name / f"{i}.off")
+        arguments = ["--meshes", str(tmp_path / "meshes")]
+    monkeypatch.syspath_prepend(EXAMPLES)
+    monkeypatch.setattr(sys, "argv", ["point_clouds.py", "--quick", "--output", str(tmp_path), *arguments])
+    runpy.run_path(str(ROOT / "examples" / "point_clouds.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert "draws differ by 0." in printed
+    assert ("plane: 4 new" if source == "generated" else "ball: 2 new") in printed
+    for picture in ("_reconstructions.png", "_samples.png", "_interpolation.png", ".gif"):
+        assert (tmp_path / f"point_clouds{picture}").stat().st_size > 10_000
+    assert (tmp_path / "point_clouds.keras").exists()
 
 
 @pytest.mark.usefixtures("without_xla")

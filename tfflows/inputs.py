@@ -18,6 +18,7 @@ from tfflows.contexts import Contexts
 from tfflows.rows import Rows, batches, hold_out
 
 ADAPT_ROWS = 100_000  # of a tf.data pipeline; arrays are used whole
+ADAPT_BYTES = 2**28  # that these take, about; of images and clouds there are fewer rows
 EVALUATION_ROWS = 1024  # at a time, unless the user says another number
 
 
@@ -232,13 +233,14 @@ class Inputs:
 
 
 def first_rows(dataset: tf.data.Dataset, n_rows: int) -> Rows:
-    """Rows of positive weight from the front of a dataset of dicts: at least `n_rows`, if it has them."""
-    parts, count = [], 0
+    """Rows of positive weight from the front of a dataset of dicts: at least `n_rows`, if it has them and they fit."""
+    parts, count, n_bytes = [], 0, 0
     for batch in dataset.as_numpy_iterator():
         keep = batch["weight"] > 0.0
         parts.append({k: v[keep] for k, v in batch.items()})
         count += int(keep.sum())
-        if count >= n_rows:
+        n_bytes += sum(v.nbytes for v in parts[-1].values())
+        if count >= n_rows or n_bytes >= ADAPT_BYTES:
             break
     if count == 0:
         raise ValueError("Expected at least one row of data in the dataset; got none.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import tensorflow as tf
 
 from tfflows.checks import check_finite
 
@@ -76,3 +77,24 @@ def joined(x, mask, n_dim: int) -> np.ndarray:
     both = np.concatenate([x, mask[..., np.newaxis]], axis=-1).astype(np.float32)
     order = np.argsort(-mask, axis=1, kind="stable")
     return np.take_along_axis(both, order[..., np.newaxis], axis=1)
+
+
+def joined_batches(dataset: tf.data.Dataset, mask, n_dim: int) -> tf.data.Dataset:
+    """A dataset of batches of clouds, as `joined` has them: all of their points are there.
+
+    Raises:
+      ValueError: for a mask, or batches of another shape.
+    """
+    if mask is not None:
+        raise ValueError("Expected clouds of one number of points in a tf.data.Dataset; got a mask.")
+    spec = dataset.element_spec
+    first = spec[0] if isinstance(spec, tuple) else spec
+    if not isinstance(first, tf.TensorSpec) or first.shape.rank != 3 or first.shape[-1] != n_dim:
+        raise ValueError(f"Expected batches of clouds [n, points, {n_dim}]; got {first}.")
+
+    def join(x, *others):
+        x = tf.cast(x, tf.float32)
+        x = tf.concat([x, tf.ones_like(x[..., :1])], axis=-1)
+        return (x, *others) if others else x
+
+    return dataset.map(join, num_parallel_calls=tf.data.AUTOTUNE)

@@ -10,7 +10,7 @@ from tfflows import bases, batching, export, latents
 from tfflows.architectures import MaskedAutoregressiveRQNSF, RealNVP, SoftFlow
 from tfflows.bijectors import Standardize
 from tfflows.clouds.bound import VariationalBound
-from tfflows.clouds.inputs import joined
+from tfflows.clouds.inputs import joined, joined_batches
 from tfflows.inputs import Inputs
 from tfflows.model import FlowModel
 from tfflows.nets import PointNet
@@ -95,7 +95,8 @@ class PointCloudFlow(TrainableModel):
         """Fits the flow to clouds, as `FlowModel.fit` does, in batches of 16 clouds.
 
         Args:
-          x: `[n, P, D]`; at least two points in each cloud.
+          x: `[n, P, D]`, at least two points in each cloud; or a `tf.data.Dataset` of batches of clouds of one number
+            of points, or of (x, context) or (x, context, weight).
           context: `[n]` labels or `[n, *context_shape]`, if the prior is conditional.
           sample_weight: `[n]`, >= 0.
           mask: `[n, P]`, 0 where there is no point (`clouds.padded` makes it), or None if all are there.
@@ -110,14 +111,15 @@ class PointCloudFlow(TrainableModel):
         if validation_data is not None:
             held = validation_data if isinstance(validation_data, (tuple, list)) else (validation_data,)
             held_x, held_context, held_mask = (*held, None, None)[:3]
-            validation_data = (self._joined(held_x, held_mask), held_context)
+            held_x = self._joined(held_x, held_mask)
+            validation_data = held_x if isinstance(held_x, tf.data.Dataset) else (held_x, held_context)
         kwargs = {"batch_size": BATCH_SIZE, **kwargs}
         kwargs = {"validation_batch_size": kwargs["batch_size"], **kwargs}
         return super().fit(x, context, sample_weight, validation_data=validation_data, **kwargs)
 
     def evaluate(self, x, context=None, sample_weight=None, *, mask=None, **kwargs):
         """The mean of minus the variational bound, in nats for each point; arguments as in `fit`."""
-        if isinstance(x, tf.data.Dataset) or kwargs.get("_use_cached_eval_dataset"):  # Keras' fit, validating
+        if kwargs.get("_use_cached_eval_dataset"):  # Keras' fit, validating
             return super().evaluate(x, context, sample_weight, **kwargs)
         return super().evaluate(self._joined(x, mask), context, sample_weight, **{"batch_size": BATCH_SIZE, **kwargs})
 
@@ -126,7 +128,7 @@ class PointCloudFlow(TrainableModel):
         super().adapt(self._joined(x, mask), context, sample_weight, verbose=verbose)
 
     def _joined(self, x, mask):
-        return joined(x, mask, self.n_dim)
+        return (joined_batches if isinstance(x, tf.data.Dataset) else joined)(x, mask, self.n_dim)
 
     def _flows(self):
         return []  # that are fitted to rows of the data themselves
