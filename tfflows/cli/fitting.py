@@ -14,6 +14,7 @@ from tfflows.callbacks import default_optimizer, restore_best
 from tfflows.cli import files, presets
 from tfflows.cli.console import Report, mean_and_error, nats, note, progress
 from tfflows.cli.data import Data, read
+from tfflows.cli.streams import by_name
 from tfflows.model import FlowModel
 
 N_DRAWS = 10_000  # that the time of sampling is measured of
@@ -45,6 +46,8 @@ def build(preset: Callable, data: Data, settings: Settings) -> FlowModel:
         shape = (width,)
     flow = FlowModel(bijector, domain=data.domain, context_net=net, context_shape=shape, name=preset.__name__)
     flow.schema = data.schema
+    with by_name(data.schema):  # before rows are split, which loses their numbers
+        flow.accepts.check_domain(data.x)
     return flow
 
 
@@ -151,7 +154,7 @@ def compare(data, flows, columns, context, weights, domain, drop_missing, test_s
         for name, preset in chosen.items():
             if seed is not None:
                 keras.utils.set_random_seed(seed)
-            results.append({"flow": name} | _result(preset, training, held_out, test, settings))
+            results.append({"flow": name} | _result(preset, rows, (training, held_out, test), settings))
     except KeyboardInterrupt:
         is_interrupted = True
     done = [result for result in results if "values" in result]
@@ -175,10 +178,11 @@ def _listed_flows(options):
     return [name.strip() for option in options for name in option.split(",")]
 
 
-def _result(preset, training, held_out, test, settings) -> dict:
+def _result(preset, rows, parts, settings) -> dict:
+    training, held_out, test = parts
     started = time.perf_counter()
     try:
-        flow = build(preset, training, settings)
+        flow = build(preset, rows, settings)
         epochs, is_interrupted = train(flow, training, held_out, settings)
         if is_interrupted:
             raise KeyboardInterrupt

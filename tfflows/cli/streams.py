@@ -89,14 +89,25 @@ class Stream:
 
     @contextlib.contextmanager
     def _located(self, start):
-        """Errors that count a batch's rows and the flow's columns tell where in the table these are."""
+        """Errors that count a batch's rows tell where in the table these are."""
         try:
-            yield
+            with by_name(self.schema):
+                yield
         except ValueError as error:
-            names = [column.name for column in self.schema.columns]
-            text = re.sub(r"column (\d+) of x", lambda m: f"column '{names[int(m[1])]}'", str(error))
-            text += f" Rows are counted from row {start:,} of {self.table.path}." if start and "row" in text else ""
-            raise ValueError(text) from error
+            if not start or "row" not in str(error):
+                raise
+            raise ValueError(f"{error} Rows are counted from row {start:,} of {self.table.path}.") from error
+
+
+@contextlib.contextmanager
+def by_name(schema: Schema) -> Iterator[None]:
+    """Errors that count the flow's columns tell what these are called."""
+    try:
+        yield
+    except ValueError as error:
+        names = [column.name for column in schema.columns]
+        text = re.sub(r"column (\d+) of x", lambda found: f"column '{names[int(found[1])]}'", str(error))
+        raise ValueError(text) from error
 
 
 def schema_of(flow: Density, names: Sequence[str] | None = None) -> Schema:
