@@ -55,7 +55,7 @@ Epochs = Annotated[
 ]
 ValidationSplit = Annotated[float, typer.Option(help="The fraction of rows held out to stop by.")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Rows in a training step; 256 by default.")]
-LearningRate = Annotated[float | None, typer.Option(help="Of Adam; 0.002 by default, 0.001 with --epochs.")]
+LearningRate = Annotated[float | None, typer.Option(min=0.0, help="Of Adam; 0.002 by default, 0.001 with --epochs.")]
 Hidden = Annotated[str | None, typer.Option(help="Widths of the nets' hidden layers, such as 64,64.")]
 Layers = Annotated[int | None, typer.Option(min=1, help="Number of the flow's layers.")]
 Given = Annotated[
@@ -107,6 +107,8 @@ def _line(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, (ValueError, OSError, FloatingPointError)):
         return text or type(error).__name__
+    if "No space left" in text:  # in TensorFlow's words
+        return "Expected room for the out file; got: No space left on device. What was there is as it was."
     if isinstance(error, ImportError):
         return f"Expected the packages of the command line: pip install 'tfflows[cli]'. {text}"
     if isinstance(error, MemoryError):

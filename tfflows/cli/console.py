@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -35,12 +36,23 @@ def note(text: str) -> None:
 
 
 @contextlib.contextmanager
-def noted_warnings() -> Iterator[None]:
-    """The package's own warnings as notes; those of the libraries below say nothing to a user of commands."""
+def noted_warnings(names: Sequence[str] = ()) -> Iterator[None]:
+    """The package's own warnings as notes; those of the libraries below say nothing to a user of commands.
+
+    Args:
+      names: of columns that the warnings count.
+    """
+
+    def show(message, *_, **__):
+        note("Note: " + re.sub(r"Columns \[([\d, ]+)\]", lambda found: f"Columns {named(found[1])}", str(message)))
+
+    def named(numbers):
+        return listed(names[int(i)] if int(i) < len(names) else i for i in numbers.split(","))
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.filterwarnings("always", category=UserWarning, module="tfflows")
-        warnings.showwarning = lambda message, *_, **__: note(f"Note: {message}")
+        warnings.showwarning = show
         yield
 
 
@@ -63,7 +75,7 @@ def mean_and_error(total: float, squares: float, weight: float, weight_squares: 
 
 def nats(mean: float, error: float) -> str:
     """A log-likelihood as people read it."""
-    return f"{mean:.4f} +- {error:.4f} nats"
+    return f"{mean:.4f}{'' if math.isnan(error) else f' +- {error:.4f}'} nats"
 
 
 def listed(names: Iterable[str], most: int = 8) -> str:

@@ -74,6 +74,8 @@ def read(path: Path, columns, context, weights, domain, *, drop_missing: bool) -
     check_missing([*described, *extra], bad.sum(axis=0), len(values), path, drop=drop_missing)
     values = values[~bad.any(axis=1)]
     check_missing((), np.zeros(0), len(values), path, drop=True)
+    if weights is not None and values[:, -1].min() < 0.0:
+        raise ValueError(f"Expected weights >= 0 in column '{weights}'; got {values[:, -1].min():g}.")
     n = len(columns)
     domain, of_x = _domains(described[:n], given, values[:, :n])
     schema = Schema(tuple(of_x), tuple(described[n:]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 import zipfile
@@ -12,6 +13,8 @@ from pathlib import Path
 import keras
 
 from tfflows.density import Density
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
@@ -29,11 +32,22 @@ def replacing(path: Path | None, endings: Sequence[str], *, force: bool) -> Iter
         yield None
         return
     path = free(path, endings, force=force)
-    # Beside it, because only there renaming is one step.
-    with tempfile.TemporaryDirectory(prefix=".tfflows-", dir=path.parent) as folder:
-        made = Path(folder) / path.name
-        yield made
-        os.replace(made, path)
+    try:  # beside it, because only there renaming is one step
+        folder = tempfile.TemporaryDirectory(prefix=".tfflows-", dir=path.parent)
+    except OSError as error:
+        raise ValueError(f"Expected a folder that can be written to; got {path.parent}: {error.strerror}.") from error
+    with folder:
+        made = Path(folder.name) / path.name
+        try:
+            yield made
+            os.replace(made, path)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            raise ValueError(
+                f"Expected room for {path}; got: {os.strerror(error.errno)}. What was there is as it was; make room, "
+                "or choose another --out."
+            ) from error
 
 
 def free(path: Path, endings: Sequence[str], *, force: bool) -> Path:
@@ -52,6 +66,20 @@ def free(path: Path, endings: Sequence[str], *, force: bool) -> Path:
     if path.exists() and not force:
         raise ValueError(f"Expected a path that is free, or --force to replace it; got {path}, which exists.")
     return path
+
+
+def save_flow(flow: Density, path: Path) -> None:
+    """Writes a `.keras` file; elsewhere if there is no room, because what took hours to fit must not be lost."""
+    try:
+        flow.save(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            rescued = Path(tempfile.mkdtemp(prefix="tfflows-")) / path.name
+            flow.save(rescued)
+            raise ValueError(
+                f"Expected room for {path.name}; got: {error}. It is saved to {rescued} instead."
+            ) from error
+        raise
 
 
 def load_flow(path: Path) -> Density:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from tfflows.callbacks import default_optimizer, restore_best
 from tfflows.cli import files, presets
-from tfflows.cli.console import Report, mean_and_error, nats, note, progress
+from tfflows.cli.console import Report, mean_and_error, nats, note, noted_warnings, progress
 from tfflows.cli.data import Data, read
 from tfflows.cli.streams import by_name
 from tfflows.model import FlowModel
@@ -75,7 +75,9 @@ def train(flow: FlowModel, data: Data, held_out: Data, settings: Settings) -> tu
     keep = []
     if settings.epochs is not None:  # `fit` alone keeps the best weights, Keras' number of epochs does not
         keep = [keras.callbacks.EarlyStopping("val_loss", patience=settings.epochs, restore_best_weights=True)]
-    with progress(f"Fitting {flow.name}", settings.epochs) as show:
+    # Of a simplex or a sphere the flow's numbers are not the table's.
+    names = [c.name for c in data.schema.columns] if data.x.shape[1] == flow.base.event_shape[0] else []
+    with noted_warnings(names), progress(f"Fitting {flow.name}", settings.epochs) as show:
         epochs = Epochs(show)
         try:
             flow.fit(
@@ -121,7 +123,7 @@ def fit(data, out, flow, columns, context, weights, domain, drop_missing, settin
         epochs, is_interrupted = train(model, training, held_out, settings)
         seconds = time.perf_counter() - started
         mean, error = averaged(*log_likelihood(model, held_out))
-        model.save(path)
+        files.save_flow(model, path)
     facts = {
         "model": str(out),
         "flow": preset.__name__,

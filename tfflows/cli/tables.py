@@ -170,7 +170,9 @@ def open_table(path: Path) -> Table:
       ValueError: for a file that is missing, empty, of another kind, or not what its ending says.
     """
     if not path.is_file():
-        raise ValueError(f"Expected a file of data; got {path}, which does not exist.")
+        raise ValueError(
+            f"Expected a file of data; got {path}, which {'is none' if path.exists() else 'does not exist'}."
+        )
     if path.suffix.lower() not in KINDS:
         raise ValueError(f"Expected data in a file ending in {', '.join(KINDS)}; got {path.name}.")
     if path.stat().st_size == 0:

@@ -55,17 +55,17 @@ def encode(model, data, out, drop_missing, force) -> Report:
     return Report(facts | _out(out), f"{len(names)} latents of {stream.n_rows:,} rows" + _saved(out))
 
 
-def outliers(model, data, out, rate, calibration, score, only, drop_missing, seed, force) -> Report:
+def outliers(model, data, out, rate, calibration, by, only, drop_missing, seed, force) -> Report:
     """Which rows are strange, at a rate of false alarms that other rows vouch for."""
-    if score not in SCORES:
-        raise ValueError(f"Expected --score {', '.join(SCORES)}; got '{score}'.")
+    if by not in SCORES:
+        raise ValueError(f"Expected --by {', '.join(SCORES)}; got '{by}'.")
     with files.replacing(out, writing.ENDINGS, force=force) as path:
         flow = files.load_flow(model)
         names = ["score", "p_value", "outlier"]
         stream = Stream(flow, _free_of(open_table(data), names), drop_missing=drop_missing)
 
         def scores_of(stream, what):
-            return stream.scores(lambda x, context: SCORES[score]()(flow, x, context), what)
+            return stream.scores(lambda x, context: SCORES[by]()(flow, x, context), what)
 
         if calibration is not None:
             held_out = scores_of(Stream(flow, open_table(calibration), drop_missing=drop_missing), "Calibrating")
@@ -90,7 +90,7 @@ def outliers(model, data, out, rate, calibration, score, only, drop_missing, see
                 batch = _with(batch, added)
                 write(batch.filter(pa.array(flags[part])) if only else batch)
     n_flagged = int(flags.sum())
-    facts = {"rows": len(scores), "dropped_rows": stream.n_dropped, "outliers": n_flagged, "rate": rate, "score": score}
+    facts = {"rows": len(scores), "dropped_rows": stream.n_dropped, "outliers": n_flagged, "rate": rate, "by": by}
     return Report(
         facts | _out(out), f"{n_flagged:,} outliers in {len(scores):,} rows, at a rate of {rate:g}" + _saved(out)
     )

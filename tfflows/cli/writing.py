@@ -41,7 +41,7 @@ class CSVFile:
         self.write(header)
 
     def write(self, batch):
-        cells = [_quoted(column) for column in batch.columns]
+        cells = [_quoted(batch.column(name), name) for name in batch.schema.names]
         lines = pc.binary_join_element_wise(*cells, ",")
         lines = pc.binary_join_element_wise(lines, pa.scalar("\n"), "")
         self._file.write(_bytes(lines))
@@ -92,10 +92,13 @@ class ArrayFile:
         self._file.close()
 
 
-def _quoted(column) -> pa.Array:
+def _quoted(column, name) -> pa.Array:
     """A column as CSV's cells."""
     is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-    cells = column if column.type == pa.string() else column.cast(pa.string())
+    try:
+        cells = column if column.type == pa.string() else column.cast(pa.string())
+    except pa.ArrowNotImplementedError as error:
+        raise ValueError(f"Expected numbers and text for a .csv; got {column.type} in '{name}'.") from error
     if is_text or pa.types.is_dictionary(column.type):
         special = pc.match_substring_regex(cells, '[",\r\n]')
         if pc.any(special).as_py():
