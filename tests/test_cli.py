@@ -330,11 +330,33 @@ def test_odd_tables(plain, tmp_path):
     data.to_csv(tmp_path / "d.csv", index=False, sep=";", encoding="utf-8-sig")
     assert "'a' are constant" in run(*fit, "--columns", "a,b")[1]
     assert "weights >= 0" in refused(*fit, "--columns", "b", "--weights", "w", "--force")
+    assert "but categorical" in refused(*fit, "--columns", "b", "--context", "a", "--domain", "a=positive", "--force")
     assert "in two" in refused(*fit, "--columns", "b,w", "--weights", "w", "--force")
     assert "--validation-split" in refused(*fit, "--validation-split", "2", "--force")
     pd.DataFrame({"b": [0.5], "list": [[1, 2]], "a": [0.5]}).to_parquet(tmp_path / "l.parquet")
     run("score", tmp_path / "m.keras", tmp_path / "l.parquet", "--out", tmp_path / "o.parquet")
     assert "in 'list'" in refused("score", tmp_path / "m.keras", tmp_path / "l.parquet", "--out", tmp_path / "o.csv")
+
+
+def test_no_row_is_whole(plain, tmp_path):
+    data = pd.DataFrame({"a": [1.0, np.nan], "b": [np.nan, 1.0]})
+    data.to_parquet(tmp_path / "d.parquet")
+    for command in (["score", plain], ["outliers", plain], ["fit"]):
+        options = ["--out", tmp_path / "m.keras", *SMALL] if command == ["fit"] else []
+        line = refused(*command, tmp_path / "d.parquet", "--drop-missing", *options)
+        assert "Expected rows without missing" in line
+
+
+def test_no_outliers_at_all(plain, tmp_path):
+    x = np.random.default_rng(0).normal(size=(200, 2))
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "middle.npy", x[np.argsort(np.sum(x**2, axis=1))][:3])
+    for ending in ("csv", "parquet", "npy"):
+        out = tmp_path / f"o.{ending}"
+        run("outliers", plain, tmp_path / "middle.npy", "--calibration", tmp_path / "x.npy", "--only", "--out", out)
+    assert (tmp_path / "o.csv").read_text() == "x0,x1,score,p_value,outlier\n"
+    assert len(pd.read_parquet(tmp_path / "o.parquet")) == 0
+    assert np.load(tmp_path / "o.npy").shape == (0, 5)
 
 
 def test_missing_values(folder, tmp_path):

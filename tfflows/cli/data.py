@@ -61,9 +61,10 @@ def read(path: Path, columns, context, weights, domain, *, drop_missing: bool) -
     if not columns:
         raise ValueError(f"Expected columns to fit a flow to; got none beside {listed(filter(None, others))}.")
     given = domains.parse(domain, [*columns, *context])
+    if useless := [o for names, o in given.items() if set(names) & set(context) and o != "categorical"]:
+        raise ValueError(f"Expected no domain but categorical for a column of context; got {listed(useless)}.")
     found = table.read([*columns, *context, *([] if weights is None else [weights])])
-    if found.num_rows == 0:
-        check_missing((), np.zeros(0), 0, path, drop=drop_missing)
+    check_missing((), np.zeros(0), (found.num_rows, found.num_rows), path, drop=drop_missing)
     described = [
         describe(name, found.column(name), categorical=given.get((name,)) == "categorical")
         for name in (*columns, *context)
@@ -71,9 +72,9 @@ def read(path: Path, columns, context, weights, domain, *, drop_missing: bool) -
     extra = [] if weights is None else [describe(weights, found.column(weights))]
     values = matrix([*described, *extra], found)
     bad = np.isnan(values)
-    check_missing([*described, *extra], bad.sum(axis=0), len(values), path, drop=drop_missing)
-    values = values[~bad.any(axis=1)]
-    check_missing((), np.zeros(0), len(values), path, drop=True)
+    whole = values[~bad.any(axis=1)]
+    check_missing([*described, *extra], bad.sum(axis=0), (len(values), len(whole)), path, drop=drop_missing)
+    values = whole
     if weights is not None and values[:, -1].min() < 0.0:
         raise ValueError(f"Expected weights >= 0 in column '{weights}'; got {values[:, -1].min():g}.")
     n = len(columns)

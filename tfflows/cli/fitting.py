@@ -91,7 +91,8 @@ def train(flow: FlowModel, data: Data, held_out: Data, settings: Settings) -> tu
                 verbose=0,
             )
         except KeyboardInterrupt:
-            if epochs.count == 0:
+            is_untrained = flow.trainable_weights or flow.bijector.needs_adapt  # SINF has the layers found so far
+            if epochs.count == 0 and is_untrained:
                 raise
             restore_best(keep)
             return epochs.count, True

@@ -71,7 +71,8 @@ class Stream:
                     yield batch, result
                 show(done, f"{self.n_rows:,} rows")
         self.n_dropped = start - self.n_rows
-        check_missing(columns, missing, start, self.table.path, drop=self.drop_missing, quiet=quiet)
+        n_rows = (start, self.n_rows if self.drop_missing else start)
+        check_missing(columns, missing, n_rows, self.table.path, drop=self.drop_missing, quiet=quiet)
 
     def scores(self, function: Callable, what: str) -> np.ndarray:
         """What a function of (x, context) makes of all rows."""
@@ -135,20 +136,38 @@ def hears(flow: Density, schema: Schema, values: np.ndarray) -> np.ndarray | Non
     return heard(schema.context, values)
 
 
-def check_missing(columns, missing, n_rows: int, path: Path, *, drop: bool, quiet: bool = False) -> None:
-    """Says how many values each column lacks; raises unless their rows are dropped and others are left."""
-    if n_rows == 0:
+def check_missing(
+    columns: Sequence[Column],
+    missing: np.ndarray,
+    n_rows: tuple[int, int],
+    path: Path,
+    *,
+    drop: bool,
+    quiet: bool = False,
+) -> None:
+    """Says how many values each column lacks; raises unless their rows are dropped and others are left.
+
+    Args:
+      columns: that rows are looked through for.
+      missing: how many values each lacks.
+      n_rows: of the table, and without those that lack a value.
+      path: of the table.
+      drop: whether to go on without them.
+      quiet: whether to say nothing.
+    """
+    n_all, n_whole = n_rows
+    if n_all == 0:
         raise ValueError(f"Expected rows of data; got {path}, which has none below its header.")
     if not missing.any():
         return
     counts = ", ".join(f"{n:,} in '{c.name}'" for c, n in zip(columns, missing, strict=True) if n)
     if not drop:
         raise ValueError(
-            f"Expected no missing or infinite values; got {counts}, of {n_rows:,} rows. Use --drop-missing to go on "
+            f"Expected no missing or infinite values; got {counts}, of {n_all:,} rows. Use --drop-missing to go on "
             "without these rows."
         )
-    if missing.max() == n_rows:
-        raise ValueError(f"Expected rows without missing or infinite values; got {counts}, of {n_rows:,} rows.")
+    if n_whole == 0:
+        raise ValueError(f"Expected rows without missing or infinite values; got {counts}, of {n_all:,} rows.")
     if not quiet:
         note(f"Missing or infinite values: {counts}. Their rows are left out.")
 
