@@ -537,7 +537,8 @@ def test_pictures(folder, plain, tmp_path):
     assert size(folder / "model.keras", folder / "data.csv", "-n", "100", "--columns", "size,colour") > 10_000
     assert size(folder / "given.keras", folder / "data.csv", "-n", "100") > 10_000
     assert size(plain) > 10_000
-    run("fit", folder / "data.csv", "--columns", "size", "--out", tmp_path / "one.keras", *SMALL)
+    positive = ["--columns", "size", "--domain", "size=positive"]
+    run("fit", folder / "data.csv", *positive, "--out", tmp_path / "one.keras", *SMALL)
     assert size(tmp_path / "one.keras", folder / "data.csv") > 10_000
 
 

@@ -17,7 +17,8 @@ class Curve:
     """A density over the range of `values` `[n, 1]`: at `x` it is `density`."""
 
     def __init__(self, values: np.ndarray):
-        self.x, self.density = np.linspace(*_range(values[:, 0]), 500), None
+        # No farther: where there are no data, as below 0 of amounts, a flow may have no density.
+        self.x, self.density = np.linspace(values.min(), values.max(), 500), None
 
 
 def corner(columns: list[Column], drawn: np.ndarray, data: np.ndarray | None, curve: Curve | None, path: Path) -> None:
@@ -70,7 +71,8 @@ def _histograms(axis, column, drawn, data, limits, curve):
         axis.hist(drawn, bins, density=True, histtype="step", color=DRAWS, linewidth=1.6, label="draws")
     else:
         axis.plot(curve.x, curve.density, color=DRAWS, linewidth=1.6, label="density")
-    axis.set_yticks([])
+    if curve is None:  # a histogram's height depends on its bins
+        axis.set_yticks([])
 
 
 def _points(axis, drawn, data, columns):
@@ -102,7 +104,7 @@ def _label(axis, columns, i, j):
     _ticks(axis.xaxis, columns[j])
     if i == k - 1:
         axis.set_xlabel(columns[j].name)
-        axis.tick_params(axis="x", rotation=45)
+        axis.tick_params(axis="x", rotation=45 if k > 1 else 0)
     else:
         axis.tick_params(labelbottom=False)
     if i == j:
