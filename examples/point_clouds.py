@@ -132,6 +132,9 @@ def main(arguments: argparse.Namespace) -> None:
     drawn = flow.sample(2, 100, 0, seed=0)
     loaded = keras.saving.load_model(output / "point_clouds.keras").sample(2, 100, 0, seed=0)
     print(f"Saved and loaded: draws differ by {np.abs(loaded - drawn).max():g}. Pictures: {output}/point_clouds*")
+    if not quick:
+        flow.export(output / "1", overwrite=True)
+        flow.export(output / "point_clouds.tflite", "litert", overwrite=True)
     figures = {name: score._asdict() for name, score in found.items()} | {"bound": -bound, "seconds": seconds}
     (output / "point_clouds.json").write_text(json.dumps(figures, indent=1))
 

@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[1] / "tfflows"
 # Each room may import from rooms before it in this list, and from itself.
 ORDER = [
     "serialization",
+    "schema",
     "numerics",
     "randomness",
     "ode",
@@ -41,7 +42,9 @@ ORDER = [
     "inference",
     "testing",
     "plot",
+    "cli",
     "__init__",
+    "__main__",
 ]
 
 

@@ -16,13 +16,14 @@ PATIENCE_EPOCHS = (5, 30)  # at least, at most
 EXPLAIN_SECONDS = 20
 
 
-def default_optimizer(*, averaged: bool) -> keras.optimizers.Optimizer:
+def default_optimizer(*, averaged: bool, learning_rate: float | None = None) -> keras.optimizers.Optimizer:
     """Adam with clipped gradients; `averaged` keeps a moving average of the weights over some 100 steps.
 
     Averaged weights are free of the last mini-batches' noise, which is worth about 0.01 nats on held-out data,
     and so allow a learning rate twice as high.
     """
-    learning_rate = 2e-3 if averaged else 1e-3
+    if learning_rate is None:
+        learning_rate = 2e-3 if averaged else 1e-3
     return keras.optimizers.Adam(learning_rate, global_clipnorm=5.0, use_ema=averaged, ema_momentum=0.99)
 
 

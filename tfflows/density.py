@@ -21,6 +21,8 @@ class Density(ByDraws, TrainableModel):
     A subclass sets `accepts` (an `inputs.Inputs`) and has `_flows`, `_hear`, `_log_prob` and `_sample_and_log_prob`.
     """
 
+    schema = None  # a `schema.Schema` of a table's columns, where they have names
+
     # What a subclass implements, in graph. A context may be `Heard` already.
 
     def _hear(self, context):

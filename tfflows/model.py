@@ -48,6 +48,9 @@ class FlowModel(ByLatents, Density):
       n_classes: number of classes, if the context is one: labels `[n]`, or one-hot vectors, which is what the bijector
         or the net hears.
 
+    Attributes:
+      schema: names and types of the columns, a `schema.Schema`, or None; files have it, the command line sets it.
+
     Raises:
       ValueError: if bijector, base, domain, context net and shape do not fit each other.
 
@@ -310,13 +313,17 @@ class FlowModel(ByLatents, Density):
             "context_net": serialize(self.context_net),
             "context_shape": None if self.context_net is None else serialize(self.context_shape),
             "n_classes": self.accepts.n_classes,
+            "schema": serialize(self.schema),
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
         parts = {name: deserialize(config.pop(name, None)) for name in ("bijector", "base", "context_net")}
-        return cls(**parts, **config)
+        schema = deserialize(config.pop("schema", None))
+        flow = cls(**parts, **config)
+        flow.schema = schema
+        return flow
 
     def __repr__(self):
         net = "" if self.context_net is None else f", context_net={self.context_net.name} of {self.context_shape}"

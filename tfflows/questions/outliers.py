@@ -108,8 +108,6 @@ def p_values(scores: np.ndarray, calibration: np.ndarray, *, seed: int | None = 
 
 def outliers(flow, x, context, calibration, rate: float, score: Callable, seed: int | None) -> Outliers:
     """See `Density.outliers`."""
-    if not 0.0 < rate < 1.0:
-        raise ValueError(f"Expected a rate in (0, 1); got {rate}.")
     if not callable(score):
         raise ValueError(f"Expected a score, a function of (flow, x, context); got {score!r}.")
     if calibration is None:
@@ -118,17 +116,29 @@ def outliers(flow, x, context, calibration, rate: float, score: Callable, seed: 
     if weight is not None:
         raise ValueError("Expected calibration data x or (x, context); got weights too.")
     held_out, x = flow.accepts.value(held_out, "calibration"), flow.accepts.value(x)
-    n = len(held_out)
+    check_enough(len(held_out), rate)
+    ours = _scores(score, flow, held_out, flow.accepts.context(held_context, len(held_out)))
+    return judge(_scores(score, flow, x, flow.accepts.context(context, len(x))), ours, rate, seed=seed)
+
+
+def check_enough(n: int, rate: float) -> None:
+    """Raises unless n calibration rows can flag any row at a rate, which is checked too."""
+    if not 0.0 < rate < 1.0:
+        raise ValueError(f"Expected a rate in (0, 1); got {rate}.")
     # A p-value is at least 1 / (n + 1). The product of rates such as 0.01 and 100 may miss one by a rounding.
     if (n + 1) * rate < 1.0 - 1e-9:
         raise ValueError(
             f"Expected at least {int(np.ceil(1.0 / rate - 1e-9)) - 1} calibration rows for a rate of {rate}; got {n}."
         )
-    ours = _scores(score, flow, held_out, flow.accepts.context(held_context, n))
-    scores = _scores(score, flow, x, flow.accepts.context(context, len(x)))
-    found = p_values(scores, ours, seed=seed)
+
+
+def judge(scores: np.ndarray, calibration: np.ndarray, rate: float, *, seed: int | None = None) -> Outliers:
+    """`outliers` of scores `[n]`, given those of the calibration rows."""
+    n = len(calibration)
+    check_enough(n, rate)
+    found = p_values(scores, calibration, seed=seed)
     n_above = int(np.floor((n + 1) * rate + 1e-9)) - 1  # calibration scores that a flagged row may have above it
-    return Outliers(found <= rate * (1.0 + 1e-9), found, scores, float(np.sort(ours)[n - 1 - n_above]))
+    return Outliers(found <= rate * (1.0 + 1e-9), found, scores, float(np.sort(calibration)[n - 1 - n_above]))
 
 
 def _scores(score, flow, x, context) -> np.ndarray:

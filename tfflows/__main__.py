@@ -1,0 +1,5 @@
+"""`python -m tfflows`: the command `tfflows`."""
+
+from tfflows_cli import main
+
+main()

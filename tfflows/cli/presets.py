@@ -1,0 +1,80 @@
+"""Presets by the names that people type."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable
+
+from tfflows import architectures
+
+# Of spline flows the autoregressive ones: of mixed tables they are nearer to the truth (README). Their samples come in
+# stages, which coupling ones need not.
+ALIASES = {
+    "rqnsf": "MaskedAutoregressiveRQNSF",
+    "nsf": "MaskedAutoregressiveRQNSF",
+    "spline": "MaskedAutoregressiveRQNSF",
+    "lrs": "MaskedAutoregressiveLRS",
+    "marqnsf": "MaskedAutoregressiveRQNSF",
+    "iarqnsf": "InverseAutoregressiveRQNSF",
+    "crqnsf": "CouplingRQNSF",
+    "umnn": "UMNNMAF",
+    "bernstein": "BPF",
+    "sos": "SOSPF",
+    "gaussianization": "GaussianizationFlow",
+    "residual": "ResidualFlow",
+    "flowpp": "FlowPlusPlus",
+    "iresnet": "InvertibleResNet",
+}
+OF_IMAGES = ("Glow", "MultiscaleRealNVP", "variational_noise")
+
+
+def find(name: str) -> Callable:
+    """The preset of a name: in any case, with dashes or without, or an alias.
+
+    Raises:
+      ValueError: for an unknown name, with the nearest known ones, or a preset of images.
+    """
+    known = {_plain(preset): preset for preset in architectures.__all__}
+    plain = _plain(name)
+    preset = ALIASES.get(plain) or known.get(plain)
+    if preset in OF_IMAGES:
+        raise ValueError(f"Expected a flow of tables; got '{name}', which is of images: fit it from Python.")
+    if preset is None:
+        names = [*ALIASES, *(key for key, value in known.items() if value not in OF_IMAGES)]
+        near = difflib.get_close_matches(plain, names, n=3, cutoff=0.4)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise ValueError(f"Expected the name of a preset, such as rqnsf, maf or realnvp; got '{name}'.{hint}")
+    return getattr(architectures, preset)
+
+
+def build(preset: Callable, n_dim: int, *, context_dim: int | None, layers: int | None, hidden: str | None):
+    """The bijector of a preset.
+
+    Args:
+      hidden: widths of the nets' layers, such as "64,64".
+
+    Raises:
+      ValueError: for a setting that the preset has not.
+    """
+    settings = {"context_dim": context_dim, "n_layers": layers, "hidden": None if hidden is None else _widths(hidden)}
+    settings = {name: value for name, value in settings.items() if value is not None}
+    accepted = inspect.signature(preset).parameters
+    words = {"context_dim": "context columns", "n_layers": "--layers", "hidden": "--hidden"}
+    if unknown := [words[name] for name in settings if name not in accepted]:
+        raise ValueError(f"Expected no {' or '.join(unknown)} for {preset.__name__}, which has none; got some.")
+    return preset(n_dim, **settings)
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    try:
+        widths = tuple(int(width) for width in text.split(","))
+    except ValueError:
+        widths = ()
+    if not widths or min(widths) < 1:
+        raise ValueError(f"Expected --hidden as whole numbers >= 1, such as 64,64; got '{text}'.")
+    return widths
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")
