@@ -248,6 +248,21 @@ IMAGE_PRESETS: dict[str, Callable[[], tfb.Bijector]] = {
 PRESETS |= IMAGE_PRESETS
 
 MAPS = {**BIJECTORS, **PRESETS}
+# All kinds of parts there are: of most presets `BIJECTORS` has them. A new one with a part of its own belongs here.
+PARTS = [
+    *BIJECTORS,
+    "CouplingLRS_context",
+    "MaskedAutoregressiveLRS_context",
+    "NAF_context",
+    "CouplingNAF_context",
+    "SOSPF_context",
+    "BPF_context",
+    "FlowPlusPlus_context",
+    "GaussianizationFlow_context",
+    "Glow_context",
+    "Glow_spline_recomputed",
+    "MultiscaleRealNVP",
+]
 
 
 class WrongLogDet(tfb.Bijector):

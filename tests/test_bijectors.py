@@ -6,6 +6,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from cases import (
     MAPS,
+    PARTS,
     PRESETS,
     D,
     WrongLogDet,
@@ -32,8 +33,8 @@ def each(names):
 
 
 ALL = each(MAPS)
-# A preset with a context has all that one layer of it has without, and one without has two layers.
-CONTEXTS = each(name for name in MAPS if f"{name}_context" not in PRESETS)
+EACH_PART = each(PARTS)
+# A preset with a context has one layer, of which it has two without.
 LAYERS = each(name for name in MAPS if name not in {f"{preset}_context" for preset in PRESETS})
 
 
@@ -90,7 +91,7 @@ def test_harness_catches_a_wrong_log_det():
         check_log_det(wrong)
 
 
-@CONTEXTS
+@EACH_PART
 def test_batch_shapes_agree(name):
     bijector = build(name)
     x, c = points(bijector, (2, 8)), context(bijector, (2, 8))
@@ -156,7 +157,7 @@ def test_keras_file_every_weight_and_gradient(name, tmp_path):
         assert np.any(gradient != 0.0), weight.path
 
 
-@CONTEXTS
+@EACH_PART
 def test_xla_gives_the_same(name):
     bijector = build(name)
     inputs = [v if v is None else tf.constant(v) for v in (points(bijector), latents(bijector), context(bijector))]

@@ -20,7 +20,9 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=range(len(SNIPPETS)))
-def test_snippet_runs(snippet, tmp_path, monkeypatch, quick_samplers):
+def test_snippet_runs(snippet, tmp_path, monkeypatch, quick_samplers, request):
+    if snippet != SNIPPETS[0]:  # compiled as a user's once
+        request.getfixturevalue("without_xla")
     monkeypatch.chdir(tmp_path)
     # The snippets show calls, not quality.
     monkeypatch.setattr(training, "MAX_EPOCHS", 5)
