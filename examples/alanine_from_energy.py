@@ -36,7 +36,7 @@ JS_BINS = 36
 STEPS_PER_FRAME = 50  # of molecular dynamics, 2 fs each
 # Draws wanted, draws that particles are worth at each temperature, and particles moved at a time.
 FULL = {"pilot": (512, 512, 256), "main": (8192, 2048, 1024)}
-QUICK = {"main": (512, 64, 64)}
+QUICK = {"main": (128, 64, 32)}
 HEIGHT = 6.0  # kT: up to here the free energy along phi is levelled
 KERNEL = np.radians(10.0)
 

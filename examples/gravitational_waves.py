@@ -24,7 +24,7 @@ import tensorflow as tf
 from gravitational_wave_model import NAMES, RANGES, Likelihood, prior, right_ascension_declination
 from scipy.ndimage import gaussian_filter
 
-from tfflows import CouplingRQNSF, FlowModel
+from tfflows import FlowModel, RealNVP
 from tfflows.inference import Target, flow_mh, preconditioned_smc
 
 matplotlib.use("Agg")
@@ -224,14 +224,14 @@ def main(output: Path, *, quick: bool) -> None:
     keras.config.set_dtype_policy("float64")
     rng = np.random.default_rng(0)
     data = load()
-    step = 8 if quick else 1
+    step = 16 if quick else 1
     used = (data["frequencies"][::step], data["strain"][:, ::step], data["psd"][:, ::step])
     likelihood = Likelihood(*used, spacing=1.0 / SECONDS)
     target = Target(likelihood, prior=prior(), domain=RANGES, names=NAMES)
 
     if quick:
-        flow = FlowModel(CouplingRQNSF(len(NAMES), n_layers=2, hidden=(16,)))
-        smc = preconditioned_smc(target, flow=flow, n_draws=50, n_effective=64, n_active=32)
+        flow = FlowModel(RealNVP(len(NAMES), n_layers=2, hidden=(16,)))
+        smc = preconditioned_smc(target, flow=flow, n_draws=25, n_effective=64, n_active=32)
         settings = {"n_draws": 20, "n_walkers": 32, "n_rounds": 1, "n_local": 2, "n_global": 2}
     else:
         smc = preconditioned_smc(target, n_draws=1000, n_effective=2048, n_active=1024)

@@ -184,6 +184,7 @@ BIJECTORS: dict[str, Callable[[], tfb.Bijector]] = {
 
 SMALL = {"n_layers": 2, "hidden": HIDDEN}
 
+# Two layers show how they follow each other; of one with a context the second would be the first again.
 PRESETS: dict[str, Callable[[], tfb.Bijector]] = {
     f"{preset.__name__}{suffix}": functools.partial(preset, **{"n_dim": D, **SMALL, **kwargs})
     for preset in (
@@ -210,7 +211,7 @@ PRESETS: dict[str, Callable[[], tfb.Bijector]] = {
         tff.Radial,
         tff.Sylvester,
     )
-    for suffix, kwargs in (("", {}), ("_context", {"context_dim": C}))
+    for suffix, kwargs in (("", {}), ("_context", {"context_dim": C, "n_layers": 1}))
 }
 PRESETS["CouplingRQNSF_one_scalar"] = lambda: tff.CouplingRQNSF(1, **SMALL)
 PRESETS["MAF_one_scalar_context"] = lambda: tff.MAF(1, **SMALL, context_dim=C)
@@ -247,6 +248,21 @@ IMAGE_PRESETS: dict[str, Callable[[], tfb.Bijector]] = {
 PRESETS |= IMAGE_PRESETS
 
 MAPS = {**BIJECTORS, **PRESETS}
+# All kinds of parts there are: of most presets `BIJECTORS` has them. A new one with a part of its own belongs here.
+PARTS = [
+    *BIJECTORS,
+    "CouplingLRS_context",
+    "MaskedAutoregressiveLRS_context",
+    "NAF_context",
+    "CouplingNAF_context",
+    "SOSPF_context",
+    "BPF_context",
+    "FlowPlusPlus_context",
+    "GaussianizationFlow_context",
+    "Glow_context",
+    "Glow_spline_recomputed",
+    "MultiscaleRealNVP",
+]
 
 
 class WrongLogDet(tfb.Bijector):
@@ -300,7 +316,7 @@ def build(name: str, dtype: str = "float64") -> tfb.Bijector:
         return randomise(bijector, scale / 3.0 if has_convolutions else scale)
 
 
-def points(bijector: tfb.Bijector, batch_shape=(7,), seed: int = 1) -> np.ndarray:
+def points(bijector: tfb.Bijector, batch_shape=(8,), seed: int = 1) -> np.ndarray:
     """Data to try a bijector on, inside [-pi, pi) so that circular ones need no wrapping; pixels are 0 to 255."""
     rng = np.random.default_rng(seed)
     if bijector.is_discrete:
@@ -310,14 +326,14 @@ def points(bijector: tfb.Bijector, batch_shape=(7,), seed: int = 1) -> np.ndarra
     return x.astype(bijector.dtype.as_numpy_dtype)
 
 
-def latents(bijector: tfb.Bijector, batch_shape=(7,)) -> np.ndarray:
+def latents(bijector: tfb.Bijector, batch_shape=(8,)) -> np.ndarray:
     """Latents to try a bijector on: `points`, in the latent's shape."""
     rng = np.random.default_rng(1)
     z = np.clip(rng.normal(size=(*batch_shape, *bijector.latent_shape)), -3.0, 3.0)
     return z.astype(bijector.dtype.as_numpy_dtype)
 
 
-def context(bijector: tfb.Bijector, batch_shape=(7,), seed: int = 2) -> np.ndarray | None:
+def context(bijector: tfb.Bijector, batch_shape=(8,), seed: int = 2) -> np.ndarray | None:
     """A context for `points`, or None."""
     if bijector.context_dim is None:
         return None

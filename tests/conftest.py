@@ -8,12 +8,18 @@ import sys
 
 # What TensorFlow tells of itself would come out after pytest's last line.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+# Each process of pytest has a core; threads that wait for each other would spin on that of another.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+# XLA's own passes are all run; of machine code that is run for a moment, LLVM polishes nothing.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 
 import cases
 import keras
 import numpy as np
 import pytest
 
+from tfflows.inference import flows, smc
 from tfflows.training import TrainableModel
 
 # What the imports made stays for good: no collection needs to look through it again.
@@ -48,6 +54,14 @@ def without_xla(monkeypatch):
     monkeypatch.setattr(
         TrainableModel, "use_xla", property(lambda model: model.xla_wanted is not None and default(model))
     )
+
+
+@pytest.fixture
+def quick_samplers(monkeypatch):
+    """Samplers train and move less, whatever is left to do: for tests that ask whether they run, not how well."""
+    monkeypatch.setattr(flows, "EPOCHS", 3)
+    monkeypatch.setattr(smc, "MAX_STEPS", 20)
+    monkeypatch.setattr(smc, "MAX_ROUNDS", 8)
 
 
 @pytest.fixture

@@ -148,7 +148,7 @@ def test_permuting_a_methyl_group_turns_it_by_a_third(peptide):
         assert np.cos(turned) == pytest.approx(-0.5, abs=1e-9)
 
 
-def test_example(tmp_path, monkeypatch, capsys):
+def test_example(tmp_path, monkeypatch, capsys, without_xla, quick_samplers):
     pytest.importorskip("openmm")
     monkeypatch.setattr(sys, "argv", ["alanine_from_energy.py", "--quick", "--output", str(tmp_path)])
     runpy.run_path(str(EXAMPLES / "alanine_from_energy.py"), run_name="__main__")
@@ -156,6 +156,6 @@ def test_example(tmp_path, monkeypatch, capsys):
     assert "Two 20 ns runs of the reference" in printed
     assert (tmp_path / "alanine_from_energy.png").stat().st_size > 50_000
     with np.load(tmp_path / "alanine_from_energy.npz") as draws:
-        assert draws["angles"].shape == (512, 2)
+        assert draws["angles"].shape == (128, 2)
         assert np.all(np.abs(draws["angles"]) <= np.pi)
         assert draws["weights"].sum() == pytest.approx(1.0)

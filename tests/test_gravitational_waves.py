@@ -237,7 +237,7 @@ def test_prior_is_uniform_in_masses_and_volume(rng):
 # The example.
 
 
-def test_example(tmp_path, monkeypatch, capsys, float64):
+def test_example(tmp_path, monkeypatch, capsys, float64, without_xla, quick_samplers):
     monkeypatch.syspath_prepend(str(EXAMPLES))
     monkeypatch.setattr(sys, "argv", ["gravitational_waves.py", "--quick", "--output", str(tmp_path)])
     runpy.run_path(str(EXAMPLES / "gravitational_waves.py"), run_name="__main__")

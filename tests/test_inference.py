@@ -8,6 +8,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from scipy import stats
 
+import tfflows as tff
 from tfflows import inference
 from tfflows.inference import Result, Target, checkpoint, diagnostics, smc
 from tfflows.inference.importance import bridge
@@ -86,6 +87,7 @@ def test_results_are_kept_and_convert(result, tmp_path):
     assert [row["name"] for row in result.summary()] == ["a", "b"]
 
 
+@pytest.mark.usefixtures("without_xla", "quick_samplers")
 def test_a_killed_run_goes_on(tmp_path, monkeypatch):
     """From its checkpoint, with the particles it had, and to the same draws."""
     calls = 0
@@ -104,6 +106,7 @@ def test_a_killed_run_goes_on(tmp_path, monkeypatch):
             n_chains=1,
             n_effective=64,
             n_active=32,
+            flow=tff.FlowModel(tff.MAF(1, n_layers=1, hidden=(8,))),
             checkpoint=path,
             verbose=False,
         )
@@ -138,6 +141,7 @@ def test_a_killed_run_goes_on(tmp_path, monkeypatch):
             inference.preconditioned_smc(target, checkpoint=path, verbose=False)
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_what_is_not_finite_counts_as_impossible():
     def log_prob(x):
         value = -0.5 * np.sum(x**2, axis=-1)
@@ -147,7 +151,9 @@ def test_what_is_not_finite_counts_as_impossible():
 
     target = Target(log_prob, prior=box(2, 4.0))
     assert not target.has_gradient
-    found = inference.preconditioned_smc(target, n_draws=500, n_chains=1, n_effective=128, n_active=64, verbose=False)
+    found = inference.preconditioned_smc(
+        target, n_draws=500, n_chains=1, n_effective=128, n_active=64, flow=tiny_flow(), verbose=False
+    )
     assert np.all(found.draws[..., 0] <= 0.0)
     truth = np.log(np.pi * stats.norm.cdf(2.0)) - np.log(64.0)  # half of it; what is beyond 4 does not matter
     assert abs(found.log_evidence - truth) < max(4.0 * found.log_evidence_error, 0.1)
@@ -282,8 +288,6 @@ def small_flow():
     """Of two numbers, with random weights: it fits nothing."""
     from cases import randomise
 
-    import tfflows as tff
-
     flow = tff.FlowModel(tff.RealNVP(2, n_layers=2, hidden=(8,)))
     randomise(flow.bijector, scale=0.3)
     return flow
@@ -370,8 +374,6 @@ def check_banana(found):
 
 
 def tiny_flow():
-    import tfflows as tff
-
     return tff.FlowModel(tff.RealNVP(2, n_layers=4, hidden=(16,)))
 
 
@@ -395,6 +397,7 @@ def test_flow_mh(tmp_path):
         inference.flow_mh(Target(banana, 2), flow=tiny_flow(), initial=np.zeros(2), **settings)
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_flow_mh_without_gradients():
     """Random walks of a log_prob in NumPy."""
 

@@ -279,10 +279,13 @@ def test_partial_batches_compile_once():
     assert loss.n_traces == 2  # one for training, one for validation
 
 
-@pytest.mark.parametrize(("mean", "std"), [(5e3, 2e-2), (0.0, 1e-8), (0.0, 1e8), (1e8, 1e7)])
-def test_any_scale(mean, std):
+@pytest.mark.parametrize(
+    ("mean", "std", "jit_compile"), [(5e3, 2e-2, True), (0.0, 1e-8, False), (0.0, 1e8, False), (1e8, 1e7, False)]
+)
+def test_any_scale(mean, std, jit_compile):
     x = np.random.default_rng(1).normal(mean, std, size=(2000, 2))
     flow = small_flow()
+    flow.compile(jit_compile=jit_compile)
     flow.fit(x, epochs=3, verbose=0)
     truth = stats.norm(mean, std).logpdf(x).sum(axis=1).mean()
     assert np.mean(flow.log_prob(x)) == pytest.approx(truth, abs=0.05)
@@ -468,10 +471,13 @@ def test_summary_and_repr(fitted, capsys):
     assert "event_shape=(2,)" in repr(fitted)
 
 
-@pytest.mark.parametrize("name", ["float64", "mixed_float16", "mixed_bfloat16"])
-def test_dtype_policies(name):
+@pytest.mark.parametrize(
+    ("name", "jit_compile"), [("float64", False), ("mixed_float16", True), ("mixed_bfloat16", False)]
+)
+def test_dtype_policies(name, jit_compile):
     with policy(name):
         flow = small_flow()
+        flow.compile(jit_compile=jit_compile)
         flow.fit(X, epochs=2, verbose=0)
         expected = tf.float64 if name == "float64" else tf.float32
         assert flow.log_prob(X).dtype == flow.sample(2).dtype == expected

@@ -109,7 +109,7 @@ def test_credit_is_standardised_and_split():
     assert score == pytest.approx(y_test.mean() * np.log(0.3) + (1.0 - y_test.mean()) * np.log(0.7))
 
 
-def test_posteriors_example(tmp_path, capsys):
+def test_posteriors_example(tmp_path, capsys, without_xla, quick_samplers):
     table = posteriors.main(tmp_path, ["banana", "modes4"], quick=True)
     assert (tmp_path / "posteriors.png").stat().st_size > 20_000
     assert [row.problem for row in table] == ["banana"] * 4 + ["modes4"] * 3

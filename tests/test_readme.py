@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfflows import architectures, training
+from tfflows import FlowModel, RealNVP, architectures, training
+from tfflows.inference import flows
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -20,9 +21,13 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=range(len(SNIPPETS)))
-def test_snippet_runs(snippet, tmp_path, monkeypatch):
+def test_snippet_runs(snippet, tmp_path, monkeypatch, quick_samplers, request):
+    if snippet != SNIPPETS[0]:  # compiled as a user's once
+        request.getfixturevalue("without_xla")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(training, "MAX_EPOCHS", 5)  # the snippets show calls, not quality
+    # The snippets show calls, not quality.
+    monkeypatch.setattr(training, "MAX_EPOCHS", 5)
+    monkeypatch.setattr(flows, "default_flow", lambda n_dim, rng: FlowModel(RealNVP(n_dim, n_layers=2, hidden=(16,))))
     names = {}
     exec(snippet, names)
     if "log_prob" in names:
