@@ -155,15 +155,16 @@ def test_gradients_through_the_fixed_point_equal_differences(float64, rng):
 
 
 @pytest.mark.parametrize(
-    ("preset", "n_layers"), [(tff.Planar, 8), (tff.Radial, 8), (tff.Sylvester, 4), (tff.GaussianizationFlow, 2)]
+    ("preset", "n_layers", "jit_compile"),
+    [(tff.Planar, 8, True), (tff.Radial, 8, False), (tff.Sylvester, 4, False), (tff.GaussianizationFlow, 2, False)],
 )
-def test_small_flows_fit_and_sample(preset, n_layers, rng):
+def test_small_flows_fit_and_sample(preset, n_layers, jit_compile, rng):
     """Two lumps, which no normal fits."""
     x = np.concatenate([rng.normal([-2.0, 0.0], 0.5, (500, 2)), rng.normal([2.0, 1.0], 0.5, (500, 2))])
     x = x.astype(np.float32)
     keras.utils.set_random_seed(0)
     flow = FlowModel(preset(2, n_layers=n_layers))
-    flow.compile(keras.optimizers.Adam(1e-2))
+    flow.compile(keras.optimizers.Adam(1e-2), jit_compile=jit_compile)
     flow.fit(x, epochs=40, verbose=0)
     normal = 0.5 * np.linalg.slogdet(2.0 * np.pi * np.e * np.cov(x.T))[1]
     assert flow.evaluate(x, verbose=0) < normal - 0.15
