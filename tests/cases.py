@@ -146,7 +146,6 @@ BIJECTORS: dict[str, Callable[[], tfb.Bijector]] = {
     "standardize_whiten": lambda: tfb.Whiten(D),
     "standardize_image": lambda: tfb.Standardize((2, 2, 3)),
     "actnorm": lambda: tfb.ActNorm(D),
-    "noise": lambda: tfb.Noise(D),
     "actnorm_image": lambda: tfb.ActNorm(IMAGE),
     "squeeze": lambda: tfb.Squeeze(IMAGE),
     "bounded": lambda: tfb.Bounded([-8.0, -math.inf, -9.0, -math.inf][:D], [9.0, 8.0, math.inf, math.inf][:D]),
@@ -230,7 +229,6 @@ for preset in (tff.CouplingRQNSF, tff.MaskedAutoregressiveRQNSF, tff.InverseAuto
     )
 PRESETS["SINF"] = lambda: tff.SINF(D, n_layers=3, n_knots=8)
 PRESETS["CouplingRQNSF_circular"] = lambda: tff.CouplingRQNSF(D, **SMALL, circular=True)
-PRESETS["SoftFlow_context"] = functools.partial(tff.SoftFlow, D, n_layers=1, hidden=HIDDEN, context_dim=C)
 PRESETS["FFJORD"] = lambda: tff.FFJORD(2, hidden=(6, 6), solver=FINE)
 PRESETS["RNODE_context"] = lambda: tff.RNODE(2, hidden=(6, 6), solver=FINE, context_dim=C)
 PRESETS["OTFlow"] = lambda: tff.OTFlow(2, hidden=(6, 6), solver=FINE)
