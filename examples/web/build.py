@@ -208,7 +208,7 @@ def shapes(flow: PointCloudFlow) -> tuple[dict, dict]:
         "about": CLOUDS_ABOUT.format(n=f"{flow.n_points:,}"),
         "shapes": SHAPES,
         "n_points": flow.n_points,
-        "radius": float(np.linalg.norm(x, axis=-1).max()),
+        "radius": float(np.median(np.linalg.norm(x, axis=-1).max(axis=-1))),
         "seed": 0,  # of the points on a way: one for all of it, so that each point moves smoothly
         "ways": ways,
     }

@@ -80,7 +80,7 @@ class Turntable extends Surface {
     if (!points) return;
     const [cosYaw, sinYaw] = [Math.cos(this.yaw), Math.sin(this.yaw)];
     const [cosPitch, sinPitch] = [Math.cos(this.pitch), Math.sin(this.pitch)];
-    const size = Math.min(width, height) / 2;
+    const size = 0.44 * Math.min(width, height); // with a margin, for what is near is larger
     const shades = Array.from({ length: SHADES }, () => []);
     for (let i = 0; i < points.length; i += 3) {
       const [x, y, z] = [points[i] / radius, points[i + 1] / radius, points[i + 2] / radius];
@@ -92,17 +92,21 @@ class Turntable extends Surface {
       const shade = Math.floor(((near + 1) / 2) * SHADES);
       shades[Math.min(Math.max(shade, 0), SHADES - 1)].push([width / 2 + right * scale, height / 2 - up * scale]);
     }
-    context.fillStyle = style("--accent");
     // The far ones first, which the near ones hide.
+    const [ground, colour] = [style("--plot"), style("--accent")];
     shades.forEach((shade, k) => {
       const nearness = k / (SHADES - 1);
-      const dot = (0.004 + 0.005 * nearness) * 2 * size;
-      context.globalAlpha = 0.15 + 0.85 * nearness;
+      const dot = (0.01 + 0.007 * nearness) * size;
       context.beginPath();
       for (const [x, y] of shade) {
         context.moveTo(x + dot, y);
         context.arc(x, y, dot, 0, 2 * Math.PI);
       }
+      context.globalAlpha = 1;
+      context.fillStyle = ground;
+      context.fill();
+      context.globalAlpha = 0.25 + 0.75 * nearness;
+      context.fillStyle = colour;
       context.fill();
     });
   }
