@@ -1,6 +1,6 @@
-"""What the page needs of three flows: `.tflite` files, what to draw beside them, and Python's numbers for the test.
+"""What the page needs of four flows: `.tflite` files, what to draw beside them, and Python's numbers for the test.
 
-    python examples/web/build.py    # a minute or two, into examples/web/models/
+    python examples/web/build.py    # two or three minutes, into examples/web/models/
 
 LiteRT.js takes no dynamic number of rows, so each file has a fixed one, and the page fills up the last batch.
 """
@@ -14,13 +14,14 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tfflows import FlowModel, datasets
+from tfflows import FlowModel, PointCloudFlow, datasets
 
 HERE = Path(__file__).resolve().parent
-N_ROWS = {"plane": 256, "images": 8}  # of a batch: the page asks for one point when it is dragged, for many to draw
+# Of a batch: the page asks for one point when it is dragged, for many to draw; a cloud is many rows by itself.
+N_ROWS = {"plane": 256, "images": 8, "clouds": 1}
 N_DRAWN = 800
 N_COMPARED = 300  # more than one batch, and no multiple of one
-N_STEPS = 41  # images on a way
+N_STEPS = 41  # images or clouds on a way
 IMAGES = [
     (0, 2),
     (1, 1),
@@ -93,6 +94,16 @@ DIGITS_ABOUT = (
     "A Glow flow of handwritten digits. It encodes both images, goes along an arc in latent space, and decodes. "
     "Mixing the pixels instead gives a double exposure, often an outlier. The model is small: some ways dissolve."
 )
+CLOUDS_ABOUT = (
+    "A flow of shapes, each a cloud of {n} points in space. One flow draws what shape it is, another its points. They "
+    "learned from planes and chairs that a program makes. Drag a shape to turn it."
+)
+SHAPES = ["plane", "chair"]  # by label
+WAYS = [
+    ("From one chair to another", (1, 0), (1, 1)),
+    ("From one plane to another", (0, 5), (0, 6)),
+    ("From a plane to a chair", (0, 0), (1, 0)),
+]  # and the ends: label, which of those held out
 
 
 def held_out(name: str) -> np.ndarray:
@@ -181,12 +192,56 @@ def images(flow: FlowModel) -> tuple[dict, dict]:
     return entry, expected
 
 
+def shapes(flow: PointCloudFlow) -> tuple[dict, dict]:
+    """The same of the flow of clouds."""
+    n = 1 + max(which for _, *ends in WAYS for _, which in ends)
+    x = np.stack([datasets.planes(n, seed=1), datasets.chairs(n, seed=1)])  # not the seeds it was trained with
+    latents = np.stack([flow.encode(each) for each in x])
+    ways = []
+    for title, first, second in WAYS:
+        way = flow.prior.interpolate(latents[first], latents[second], N_STEPS, (first[0], second[0]))
+        ways.append({"title": title, "ends": [SHAPES[first[0]], SHAPES[second[0]]], "latents": numbers(way, 6)})
+    entry = {
+        "kind": "clouds",
+        "rows": N_ROWS["clouds"],
+        "title": "Planes and chairs",
+        "about": CLOUDS_ABOUT.format(n=f"{flow.n_points:,}"),
+        "shapes": SHAPES,
+        "n_points": flow.n_points,
+        "radius": float(np.median(np.linalg.norm(x, axis=-1).max(axis=-1))),
+        "seed": 0,  # of the points on a way: one for all of it, so that each point moves smoothly
+        "ways": ways,
+    }
+
+    # `flow.sample` and `flow.decode` draw otherwise than an export, whose rows have a seed each.
+    exported = flow._signatures(N_ROWS["clouds"])
+
+    def run(name, **inputs):
+        return numbers(exported[name].function(**inputs)["x"][0])
+
+    seed, temperature, label, step = 4, 0.8, 1, 15
+    sample = run(
+        "sample",
+        seed=np.array([seed], np.int32),
+        temperature=np.array([temperature], np.float32),
+        context=np.eye(len(SHAPES), dtype=np.float32)[[label]],
+    )
+    latent = ways[0]["latents"][step]
+    decoded = run("decode", latent=np.array([latent], np.float32), seed=np.array([entry["seed"]], np.int32))
+    expected = {
+        "sample": {"seed": seed, "temperature": temperature, "label": label, "x": sample},
+        "decode": {"step": step, "latent": latent, "x": decoded},
+    }
+    return entry, expected
+
+
 def main(saved_models: Path, output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
     models, expected = {}, {}
-    for name in (*PLANES, "digits"):
+    others = {"digits": images, "point_clouds": shapes}
+    for name in (*PLANES, *others):
         flow = keras.saving.load_model(saved_models / name / f"{name}.keras")
-        entry, expected[name] = plane(name, flow) if name in PLANES else images(flow)
+        entry, expected[name] = plane(name, flow) if name in PLANES else others[name](flow)
         models[name] = {"file": f"{name}.tflite", **entry}
         flow.export(output / f"{name}.tflite", "litert", batch_size=entry["rows"], overwrite=True)
     for file, content in (("models.json", models), ("expected.json", expected)):

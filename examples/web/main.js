@@ -1,5 +1,6 @@
 // Loads LiteRT.js and the flows, and says so.
 
+import { Clouds } from "./clouds.js";
 import { Flow, start } from "./flow.js";
 import { Images } from "./images.js";
 import { Plane } from "./plane.js";
@@ -8,7 +9,7 @@ const find = (id) => document.getElementById(id);
 const flows = {};
 
 /** The parts of the page, to try it from outside. */
-export const page = { flows, plane: null, images: null };
+export const page = { flows, plane: null, images: null, clouds: null };
 
 function tell(text, isError = false) {
   find("status").textContent = text;
@@ -54,12 +55,14 @@ async function main() {
   page.plane = plane;
   const shown = performance.now();
 
-  const name = Object.keys(found).find((each) => found[each].kind === "images");
-  tell(`Loading the flow: ${found[name].title}.`);
-  const images = new Images(found[name], await load(name));
-  find("images").hidden = false;
-  await images.compute();
-  page.images = images;
+  for (const [kind, Part] of [["images", Images], ["clouds", Clouds]]) {
+    const name = Object.keys(found).find((each) => found[each].kind === kind);
+    tell(`Loading the flow: ${found[name].title}.`);
+    const part = new Part(found[name], await load(name));
+    find(kind).hidden = false;
+    await part.compute();
+    page[kind] = part;
+  }
   find("timing").textContent = `First flow drawn after ${((shown - began) / 1000).toFixed(1)} s.`;
   tell("Ready.");
 }

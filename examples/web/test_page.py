@@ -29,7 +29,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 HERE = Path(__file__).resolve().parent
-FILES = ["index.html", "style.css", "icon.svg", "main.js", "flow.js", "panel.js", "plane.js", "images.js"]
+SCRIPTS = ["main.js", "flow.js", "panel.js", "plane.js", "images.js", "clouds.js"]
+FILES = ["index.html", "style.css", "icon.svg", *SCRIPTS]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PLANES = ("two_moons", "alanine_dipeptide")
 TOLERANCE = 1e-4  # relative, as export.verify has it
@@ -69,6 +70,7 @@ def driver():
     # Chromium refuses its sandbox to root, which is who runs tests in containers.
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1200,1000"):
         options.add_argument(argument)
+    options.add_argument("--force-prefers-reduced-motion")  # what turns by itself is another picture each time
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
     driver.set_script_timeout(PATIENCE)
@@ -324,6 +326,104 @@ def test_other_images_can_be_chosen(page, models):
     assert np.abs(way[-1] - model["images"][model["ends"][1]]["pixels"]).max() <= 1
 
 
+def test_numbers_of_the_clouds_are_pythons(page, models, expected):
+    model, sample, decoded = models["point_clouds"], *(expected["point_clouds"][k] for k in ("sample", "decode"))
+    context = np.eye(len(model["shapes"]))[sample["label"]]
+    drawn = {"seed": [sample["seed"]], "temperature": [sample["temperature"]], "context": context}
+    latent = {"latent": decoded["latent"], "seed": [model["seed"]]}
+    found = {
+        "sample": difference(computed(page, "point_clouds", "sample", drawn), sample["x"]),
+        "decode": difference(computed(page, "point_clouds", "decode", latent), decoded["x"]),
+    }
+    print("point_clouds", {key: f"{value:.1e}" for key, value in found.items()})
+    assert max(found.values()) < TOLERANCE
+
+
+def picture(driver, identifier):
+    """The pixels of a canvas, once it is drawn."""
+    pixels = driver.execute_async_script(
+        "const [id, done] = arguments;"
+        "requestAnimationFrame(() => requestAnimationFrame(() => {"
+        "  const c = document.getElementById(id);"
+        "  done([...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]);"
+        "}));",
+        identifier,
+    )
+    return np.array(pixels, np.uint8).reshape([-1, 4])
+
+
+def cloud(driver, identifier):
+    return np.array(run(driver, "return [...page.clouds[given[0]].points];", identifier)["value"])
+
+
+@pytest.mark.parametrize("identifier", ["drawn", "between"])
+def test_mouse_and_keys_turn_a_cloud(page, identifier):
+    canvas = page.find_element(By.ID, identifier)
+    page.execute_script("arguments[0].scrollIntoView({ block: 'center' })", canvas)
+    before = picture(page, identifier)
+    assert 0.01 < np.mean(before[:, 3] > 0) < 0.5  # a shape, with nothing around it
+    assert np.array_equal(picture(page, identifier), before)  # reduced motion
+    points, told = cloud(page, identifier), canvas.get_attribute("aria-valuetext")
+    ActionChains(page).move_to_element(canvas).click_and_hold().move_by_offset(80, 30).release().perform()
+    wait_for(lambda: canvas.get_attribute("aria-valuetext") != told)
+    dragged = picture(page, identifier)
+    assert not np.array_equal(dragged, before)
+    angle = int(canvas.get_attribute("aria-valuenow"))
+    press(page, identifier, *arrows(3, 1))
+    assert int(canvas.get_attribute("aria-valuenow")) == pytest.approx((angle + 15) % 360, abs=1)
+    assert not np.array_equal(picture(page, identifier), dragged)
+    press(page, identifier, *[Keys.ARROW_UP] * 40)
+    assert canvas.get_attribute("aria-valuetext").endswith("seen from 90° below")
+    assert np.array_equal(cloud(page, identifier), points)
+
+
+def test_clouds_turn_slowly_until_somebody_takes_hold(page):
+    box = page.find_element(By.ID, "turn")
+    assert not box.is_selected()  # reduced motion
+    press(page, "turn", Keys.SPACE)
+    page.execute_script("document.getElementById('drawn').scrollIntoView({ block: 'center' })")
+    first = picture(page, "drawn")
+    wait_for(lambda: not np.array_equal(picture(page, "drawn"), first))
+    press(page, "drawn", Keys.ARROW_LEFT)
+    assert not box.is_selected()
+    still = picture(page, "drawn")
+    time.sleep(0.3)
+    assert np.array_equal(picture(page, "drawn"), still)
+
+
+def test_new_shapes_by_kind_seed_and_temperature(page, expected):
+    wanted = expected["point_clouds"]["sample"]
+    plane, seed = (page.find_element(By.XPATH, "//button[.='New plane']"), page.find_element(By.ID, "seed"))
+    first = cloud(page, "drawn")
+    plane.click()
+    wait_for(lambda: text(page, "drawn-shown") == "A plane: seed 1, temperature 1.0.")
+    assert not np.array_equal(cloud(page, "drawn"), first)
+    page.find_element(By.XPATH, "//button[.='New chair']").click()
+    wait_for(lambda: text(page, "drawn-shown") == "A chair: seed 1, temperature 1.0.")
+    seed.clear()
+    seed.send_keys(str(wanted["seed"]))
+    press(page, "temperature", *[Keys.ARROW_LEFT] * round(10 * (1.0 - wanted["temperature"])))
+    said = f"A chair: seed {wanted['seed']}, temperature {wanted['temperature']}."
+    wait_for(lambda: text(page, "drawn-shown") == said)
+    assert difference(cloud(page, "drawn"), wanted["x"]) < TOLERANCE
+
+
+def test_the_slider_goes_from_one_cloud_to_another(page, models, expected):
+    model, wanted = models["point_clouds"], expected["point_clouds"]["decode"]
+    press(page, "way-t", Keys.HOME)
+    assert text(page, "way-shown") == "t = 0.000"
+    drawn = picture(page, "between")
+    press(page, "way-t", *[Keys.ARROW_RIGHT] * wanted["step"])
+    assert text(page, "way-shown") == f"t = {wanted['step'] / (len(model['ways'][0]['latents']) - 1):.3f}"
+    wait_for(lambda: difference(cloud(page, "between"), wanted["x"]) < TOLERANCE)
+    assert not np.array_equal(picture(page, "between"), drawn)
+    before = cloud(page, "between")
+    Select(page.find_element(By.ID, "way")).select_by_index(2)
+    wait_for(lambda: not np.array_equal(cloud(page, "between"), before))
+    spoken = page.find_element(By.ID, "way-t").get_attribute("aria-valuetext")
+    assert spoken == "38 % of the way from a plane to a chair"
+
+
 def test_no_request_leaves_and_the_console_is_clean(page, address, models):
     choose(page, PLANES[1], models[PLANES[1]]["title"])
     entries = page.execute_script("return performance.getEntriesByType('resource').map((e) => e.name)")
@@ -340,7 +440,7 @@ def test_everything_has_a_name(page):
     assert len(interactive) >= 30
     nameless = [e.get_attribute("outerHTML")[:80] for e in interactive + pictures if not e.accessible_name]
     assert nameless == []
-    for identifier in ("latent", "data"):
+    for identifier in ("latent", "data", "drawn", "between"):
         element = page.find_element(By.ID, identifier)
         assert element.aria_role == "slider"
         assert element.get_attribute("aria-valuetext")
