@@ -33,8 +33,8 @@ def fitted():
     rng = np.random.default_rng(0)
     keras.utils.set_random_seed(0)
     flow = FlowModel(SoftFlow(2, hidden=(32, 32), max_noise=0.3))
-    flow.compile(keras.optimizers.Adam(5e-3), jit_compile=False)
-    flow.fit(circle(5000, rng), epochs=30, batch_size=256, verbose=0)
+    flow.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(5e-3, 800)), jit_compile=False)
+    flow.fit(circle(5000, rng), epochs=40, batch_size=256, verbose=0)
     return flow
 
 

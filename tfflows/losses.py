@@ -143,7 +143,8 @@ class NoisyLikelihood(Loss):
     each time; in evaluation they are always the same.
 
     Args:
-      power: > 0; 1 for uniform scales, more for more of the small ones.
+      power: > 0; 1 for uniform scales, as in the paper; with more there are more small ones, and samples come nearer to
+        the data.
 
     Raises:
       ValueError: for a power that is not positive, and when called for a flow without `Noise`.
@@ -153,7 +154,7 @@ class NoisyLikelihood(Loss):
       https://arxiv.org/abs/2006.04604
     """
 
-    def __init__(self, power: float = 1.0):
+    def __init__(self, power: float = 3.0):
         if not 0.0 < power < float("inf"):
             raise ValueError(f"Expected a finite power > 0; got {power}.")
         self.power = float(power)
