@@ -59,7 +59,9 @@ def model(n_classes: int, quick: bool, noise: bool = True) -> PointCloudFlow:
     layers, width, latent = (2, 16, 4) if quick else (6, 128, LATENT)
     arguments = {"n_layers": layers, "hidden": (width, width)}
     if noise:
-        bijector = SoftFlow(3, preset=MaskedAutoregressiveRQNSF, max_noise=0.075, context_dim=latent, **arguments)
+        bijector = SoftFlow(
+            3, preset=MaskedAutoregressiveRQNSF, max_noise=0.075, power=1.0, context_dim=latent, **arguments
+        )
     else:
         bijector = MaskedAutoregressiveRQNSF(3, context_dim=latent, **arguments)
     prior = FlowModel(RealNVP(latent, context_dim=n_classes, **arguments), n_classes=n_classes)

@@ -79,7 +79,8 @@ def test_way_between_two_shapes(fitted, rng):
     way = fitted.interpolate(x[small], x[large], 5, 300, context=0, seed=1).numpy()
     assert way.shape == (5, 300, 2)
     sizes = np.linalg.norm(way, axis=-1).mean(axis=-1)
-    assert np.all(np.diff(sizes) > 0.0)
+    assert sizes[0] + 0.2 < sizes[2] < sizes[-1] - 0.2  # of 0.6 and 2
+    assert np.all(np.diff(sizes) > -0.1)
     np.testing.assert_allclose(sizes[[0, -1]], [radius.min(), radius.max()], rtol=0.15)
     # Each point moves by a part of the way in each step: none jumps.
     steps = np.linalg.norm(np.diff(way, axis=0), axis=-1)

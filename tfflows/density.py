@@ -13,7 +13,7 @@ from tfflows.questions import ByDraws
 from tfflows.training import TrainableModel
 
 
-class Density(ByDraws, TrainableModel):
+class Density(ByDraws, export.Exportable, TrainableModel):
     """A distribution that is fitted, evaluated and sampled: `FlowModel`, or several of them in a `FlowMixture`.
 
     Calling it, `flow(x)` or `flow(x, context)`, gives the log-density, inside other Keras models too.
@@ -136,43 +136,6 @@ class Density(ByDraws, TrainableModel):
 
     def call(self, x, context=None):
         return self._log_prob(x, context)
-
-    def export(
-        self,
-        filepath,
-        format: str = "tf_saved_model",
-        verbose: bool = True,
-        *,
-        overwrite: bool = False,
-        batch_size: int | None = None,
-        weights: str = "float32",
-    ) -> None:
-        """Writes the flow for where Python is not: a SavedModel for TF Serving, or a TFLite file.
-
-        Signatures are log_prob (also serving_default), sample, encode, decode, and for images interpolate; inputs and
-        outputs are named, and all have rows as their leading axis. `sample` draws a row for each `seed` (int32, a
-        negative one is new in each call) and `temperature`; the same seed gives the same row everywhere.
-        Standardisation and base are inside.
-
-        Args:
-          filepath: a folder for the SavedModel, a file for TFLite.
-          format: "tf_saved_model", or "litert".
-          verbose: whether it says what was written.
-          overwrite: whether what is there is replaced; it stays as it was if the export fails.
-          batch_size: of "litert", a fixed number of rows, which the browser needs; None for any number.
-          weights: of "litert", "float32", "float16", or "int8", where activations are quantised on their way too; what
-            that changes is measured on draws of the flow and printed.
-
-        Exports check shapes and nothing else: of data with NaN they give NaN. `sample` has seeds of its own, whose rows
-        are not those of `flow.sample(seed=...)`; `interpolate` has one context for both ends.
-
-        Raises:
-          ValueError: for a path that exists (with `overwrite`, one that holds no export of the format), an unknown
-            format, a float64 flow or operations that TFLite has not; nothing is written.
-        """
-        export.export(
-            self, filepath, format, overwrite=overwrite, batch_size=batch_size, weights=weights, verbose=verbose
-        )
 
     def _signatures(self, batch_size):
         return export.signatures(self, batch_size)

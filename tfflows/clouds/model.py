@@ -27,7 +27,7 @@ LOG_SCALE_BOUND = 10.0  # of the latents of one cloud: between exp(-10) and exp(
 
 
 @register
-class PointCloudFlow(TrainableModel):
+class PointCloudFlow(export.Exportable, TrainableModel):
     """A distribution of shapes, each a cloud of any number of points: a latent for each shape, and a flow of points.
 
     w ~ prior(w | context);  x_i ~ points(x_i | w), independent given w.
@@ -233,27 +233,8 @@ class PointCloudFlow(TrainableModel):
         x = self.points.decode(tf.tile(z, [n_steps, 1]), tf.repeat(way, n_points, axis=0))
         return tf.reshape(x, [n_steps, n_points, self.n_dim])
 
-    def export(
-        self,
-        filepath,
-        format: str = "tf_saved_model",
-        verbose: bool = True,
-        *,
-        overwrite: bool = False,
-        batch_size: int | None = None,
-        weights: str = "float32",
-    ) -> None:
-        """Writes the flow for where Python is not; arguments and errors as in `FlowModel.export`.
-
-        Signatures are sample (`seed`, `temperature` and perhaps `context` to `x` `[n, n_points, D]`), encode (`x`
-        `[n, n_points, D]` to `latent` `[n, latent_dim]`) and decode (`latent` and `seed` to `x`). Latents in between
-        two give the shapes in between.
-        """
-        export.export(
-            self, filepath, format, overwrite=overwrite, batch_size=batch_size, weights=weights, verbose=verbose
-        )
-
     def _signatures(self, batch_size):
+        """sample, encode, and decode, which makes a cloud of a latent; latents between two give the shapes between."""
         accepts, dtype = self.accepts, tf.as_dtype(self.accepts.dtype)
 
         def spec(name, shape=(), of=dtype):

@@ -3,9 +3,10 @@
 from tfflows.export.litert import operations, tflite
 from tfflows.export.parity import Parity, batch_size, runner, verify
 from tfflows.export.verbs import Signature, fresh, signatures
-from tfflows.export.writing import export
+from tfflows.export.writing import Exportable, export
 
 __all__ = [
+    "Exportable",
     "Parity",
     "Signature",
     "batch_size",

@@ -127,3 +127,43 @@ def _checked(function, specs):
             return function(*map(tf.identity, values))
 
     return checked
+
+
+class Exportable:
+    """What can be exported: models with `_signatures(batch_size)`, named `verbs.Signature`s."""
+
+    def export(
+        self,
+        filepath,
+        format: str = "tf_saved_model",
+        verbose: bool = True,
+        *,
+        overwrite: bool = False,
+        batch_size: int | None = None,
+        weights: str = "float32",
+    ) -> None:
+        """Writes the flow for where Python is not: a SavedModel for TF Serving, or a TFLite file.
+
+        Signatures are log_prob (also serving_default), sample, encode, decode, and for images interpolate; of point
+        clouds sample (`x` `[n, n_points, D]`), encode (`x` to `latent`) and decode (`latent` and `seed` to `x`). Inputs
+        and outputs are named, and all have rows as their leading axis. `sample` draws a row for each `seed` (int32, a
+        negative one is new in each call) and `temperature`; the same seed gives the same row everywhere.
+        Standardisation and base are inside.
+
+        Args:
+          filepath: a folder for the SavedModel, a file for TFLite.
+          format: "tf_saved_model", or "litert".
+          verbose: whether it says what was written.
+          overwrite: whether what is there is replaced; it stays as it was if the export fails.
+          batch_size: of "litert", a fixed number of rows, which the browser needs; None for any number.
+          weights: of "litert", "float32", "float16", or "int8", where activations are quantised on their way too; what
+            that changes is measured on draws of the flow and printed.
+
+        Exports check shapes and nothing else: of data with NaN they give NaN. `sample` has seeds of its own, whose rows
+        are not those of `flow.sample(seed=...)`; `interpolate` has one context for both ends.
+
+        Raises:
+          ValueError: for a path that exists (with `overwrite`, one that holds no export of the format), an unknown
+            format, a float64 flow or operations that TFLite has not; nothing is written.
+        """
+        export(self, filepath, format, overwrite=overwrite, batch_size=batch_size, weights=weights, verbose=verbose)
