@@ -178,7 +178,7 @@ X = np.ones((4, 2), np.float32)
         (lambda: FlowModel(Chain([bijectors.Noise(2), SoftFlow(2)])), "Noise once in a chain; got it 2 times"),
         (lambda: soft(domain=[Domain.circular(1.0), Domain.real()]), "for circular columns; got Noise"),
         (
-            lambda: soft(domain=[Domain.integer(), Domain.real()]).fit([[0, 1], [2, 3]], verbose=0),
+            lambda: soft(domain=[Domain.integer(), Domain.real()]).fit([[0, 1], [2, 3], [4, 5]], verbose=0),
             "continuous data for this loss",
         ),
     ],
