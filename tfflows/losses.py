@@ -154,7 +154,7 @@ class NoisyLikelihood(Loss):
       https://arxiv.org/abs/2006.04604
     """
 
-    def __init__(self, power: float = 3.0):
+    def __init__(self, power: float = 1.0):
         if not 0.0 < power < float("inf"):
             raise ValueError(f"Expected a finite power > 0; got {power}.")
         self.power = float(power)
