@@ -44,6 +44,8 @@ one seed, so a difference of 0.05 in accuracy or coverage means little (its devi
 
 Scores published for ShapeNet cannot be compared: those are other shapes, scaled and split in another way, of 2,048
 points, and 1-NN accuracy depends on how many shapes there are.
+
+In the recorded run seconds were taken beside other work on both cores, more of it beside some lines than beside others.
 """
 
 

@@ -137,9 +137,9 @@ class FlowMatching(Loss):
 class NoisyLikelihood(Loss):
     """-log p(x + c e | context, c) with noise e and a random scale c in each row, in nats: for data on thin manifolds.
 
-    Their density is infinite there, and a flow that is fitted to it diverges. Blurred by noise they have one; and since
-    the flow is told how wide the noise was, it can be asked for none when it samples. The scale is max_scale u^power,
-    with u uniform and max_scale that of the flow's `Noise`, where the noise is added. In training steps u and e are new
+    Their density is infinite there, so the likelihood has no maximum. Blurred by noise they have a proper density; and
+    since the flow is told how wide the noise was, it can be asked for none when it samples. The scale is max_scale
+    u^power, with u uniform and max_scale that of the flow's `Noise`, where the noise is added. In training steps u and e are new
     each time; in evaluation they are always the same.
 
     Args:

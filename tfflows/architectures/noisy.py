@@ -20,8 +20,9 @@ def SoftFlow(
 ) -> Bijector:
     """Another preset, trained with noise of random scale that it hears of: for data on thin manifolds.
 
-    The density of data on a curve or a surface is infinite, and ordinary flows diverge on it. This one learns the data
-    blurred by noise of every scale up to max_noise, samples at none, and is otherwise a flow like all others.
+    The density of data on a curve or a surface is infinite, and what a flow that is fitted to them learns last is ever
+    narrower. This one learns the data blurred by noise of every scale up to max_noise, which are proper densities,
+    samples at none, and is otherwise a flow like all others.
 
     Args:
       n_dim: number of scalars.
