@@ -139,8 +139,8 @@ class NoisyLikelihood(Loss):
 
     Their density is infinite there, so the likelihood has no maximum. Blurred by noise they have a proper density; and
     since the flow is told how wide the noise was, it can be asked for none when it samples. The scale is max_scale
-    u^power, with u uniform and max_scale that of the flow's `Noise`, where the noise is added. In training steps u and e are new
-    each time; in evaluation they are always the same.
+    u^power, with u uniform and max_scale that of the flow's `Noise`, where the noise is added. In training steps u and
+    e are new each time; in evaluation they are always the same.
 
     Args:
       power: > 0; 1 for uniform scales, as in the paper; with more there are more small ones, and samples come nearer to
