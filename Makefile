@@ -9,11 +9,11 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 demo: .venv/installed
 	$(BIN)/python examples/alanine_dipeptide.py
 
-# Two runs: what XLA compiled in one would need more memory than a machine of 24 GB has. Tests that share what takes
-# long to make are marked as a group, which one process runs.
+# Two runs: what XLA compiled in one would need more memory than a machine of 24 GB has. One process runs all tests of a
+# file, which share what takes long to make.
 test: .venv/installed lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/test_[a-k]*.py
-	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/test_[l-z]*.py
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/test_[a-k]*.py
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/test_[l-z]*.py
 
 # Needs npm and Chromium with its driver.
 test-web: .venv/installed

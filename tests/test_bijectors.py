@@ -26,10 +26,9 @@ from tfflows.nets import MLP, LipschitzMLP
 from tfflows.transformers import UMNN, Affine, FreeKnotSpline, RationalQuadraticSpline
 
 
-# The tests of one name run one after another and in one process: they share what `build` and TensorFlow made for it.
+# The tests of one name run one after another: they share what `build` and TensorFlow made for it.
 def each(names):
-    groups = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names]
-    return pytest.mark.parametrize("name", groups, scope="module")
+    return pytest.mark.parametrize("name", names, scope="module")
 
 
 ALL = each(MAPS)

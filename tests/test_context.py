@@ -17,8 +17,7 @@ from tfflows.nets.context import run_context_net
 from tfflows.randomness import training_randomness
 from tfflows.transformers import Affine
 
-# In one process, which makes what they share once.
-pytestmark = [pytest.mark.xdist_group("context"), pytest.mark.usefixtures("without_xla")]
+pytestmark = pytest.mark.usefixtures("without_xla")
 
 RNG = np.random.default_rng(0)
 N = 120

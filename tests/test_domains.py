@@ -38,8 +38,6 @@ MIXED = [
 ]
 N_COLUMNS, N_LATENTS = 13, 11
 
-pytestmark = pytest.mark.xdist_group("domains")  # one process makes what they share
-
 
 def table(n, seed=0):
     """Columns of `MIXED` that depend on each other."""

@@ -20,9 +20,6 @@ from tfflows.export import c_session, litert, parity
 from tfflows.export.c_session import CSession
 from tfflows.randomness import seeded_uniform
 
-# In one process, which makes what they share once.
-pytestmark = pytest.mark.xdist_group("export")
-
 D, C = 4, 2
 
 

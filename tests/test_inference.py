@@ -15,7 +15,6 @@ from tfflows.inference.importance import bridge
 from tfflows.inference.laplace import normal_draws
 
 tfd = tfp.distributions
-pytestmark = pytest.mark.xdist_group("inference")  # one process makes what they share
 
 
 def box(n_dim, half_width):
@@ -39,7 +38,7 @@ def result():
 
 @functools.cache
 def result_of_two_modes():
-    """By sequential Monte Carlo. Kept: a fixture of the module is made anew whenever another module's tests ran."""
+    """By sequential Monte Carlo."""
     target = Target(two_modes, prior=box(2, 8.0), names=["a", "b"])
     return inference.preconditioned_smc(
         target, n_draws=1000, n_chains=2, seed=1, n_effective=256, n_active=128, verbose=False

@@ -13,9 +13,6 @@ from tfflows import FlowMixture, FlowModel, losses
 from tfflows.nets import MLP
 from tfflows.numerics import k_means
 
-# In one process, which makes what they share once.
-pytestmark = pytest.mark.xdist_group("mixture")
-
 RNG = np.random.default_rng(0)
 # Two clusters, a quarter and three quarters, of unlike scales.
 X = np.concatenate([RNG.normal([0.0, 0.0], [1.0, 0.1], (500, 2)), RNG.normal([30.0, 5.0], [0.1, 2.0], (1500, 2))])

@@ -12,9 +12,6 @@ from scipy import stats
 import tfflows as tff
 from tfflows import FlowModel, bases, batching, callbacks, inputs, losses, training
 
-# In one process, which makes what they share once.
-pytestmark = pytest.mark.xdist_group("model")
-
 SMALL = {"n_layers": 2, "hidden": HIDDEN}
 RNG = np.random.default_rng(0)
 X = (RNG.normal(size=(300, 2)) * [1.0, 3.0] + [0.0, 5.0]).astype(np.float32)

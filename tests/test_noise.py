@@ -10,7 +10,7 @@ import tfflows as tff
 from tfflows import Chain, Domain, FlowMixture, FlowModel, SoftFlow, bijectors, export, losses
 from tfflows.randomness import training_randomness
 
-pytestmark = [pytest.mark.usefixtures("without_xla"), pytest.mark.xdist_group("noise")]
+pytestmark = pytest.mark.usefixtures("without_xla")
 RADIUS = 3.0
 SCALE = RADIUS / np.sqrt(2.0)  # the standard deviation of each coordinate: what noise is measured in
 

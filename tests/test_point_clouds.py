@@ -12,7 +12,7 @@ from tfflows.nets import PointNet
 from tfflows.randomness import training_randomness
 from tfflows.transformers import Shift
 
-pytestmark = [pytest.mark.usefixtures("without_xla"), pytest.mark.xdist_group("point_clouds")]
+pytestmark = pytest.mark.usefixtures("without_xla")
 LATENT = 2
 
 

@@ -14,7 +14,7 @@ from tfflows.bijectors import Bounded, Elementwise, MaskedAutoregressive, Permut
 from tfflows.nets import MADE, MLP
 from tfflows.transformers import Affine, RationalQuadraticSpline, Shift
 
-pytestmark = [pytest.mark.usefixtures("without_xla"), pytest.mark.xdist_group("questions")]
+pytestmark = pytest.mark.usefixtures("without_xla")
 
 MEAN = np.array([1.0, -2.0, 0.5, 3.0])
 FACTOR = np.array([[1.0, 0, 0, 0], [0.8, 0.7, 0, 0], [-0.5, 0.9, 1.2, 0], [0.3, -0.6, 0.4, 0.5]])

@@ -23,9 +23,6 @@ sys.path.insert(0, str(SERVING))
 
 import client  # noqa: E402
 
-# In one process, which makes what they share once.
-pytestmark = pytest.mark.xdist_group("serving")
-
 
 def loaded(name):
     flow = keras.saving.load_model(ROOT / "saved_models" / name / f"{name}.keras")
