@@ -191,6 +191,11 @@ def test_pipelines(rng):
     history = flow.fit(pipeline, validation_data=pipeline, epochs=2, verbose=0).history
     np.testing.assert_allclose(flow.evaluate(pipeline, verbose=0), history["val_loss"][-1], rtol=1e-5)
     np.testing.assert_allclose(flow.evaluate(x, labels, verbose=0), history["val_loss"][-1], rtol=0.05)
+    anyhow = tf.data.Dataset.from_generator(
+        lambda: iter([(x[:16], labels[:16]), (x[16:, :15], labels[16:])]),
+        output_signature=(tf.TensorSpec([None, None, 2]), tf.TensorSpec([None], tf.int64)),
+    )
+    assert np.isfinite(flow.evaluate(anyhow, verbose=0))
     with pytest.raises(ValueError, match="got a mask"):
         flow.fit(pipeline, mask=np.ones((48, 20)))
     with pytest.raises(ValueError, match=r"batches of clouds \[n, points, 2\]; got"):

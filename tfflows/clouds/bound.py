@@ -68,7 +68,7 @@ class VariationalBound(Loss):
 
 def _some_points(x, count, n_points, seed):
     """`n_points` of each cloud, drawn at random from those that are there, which come first; all if there are fewer."""
-    if x.shape[1] <= n_points:
+    if x.shape[1] is not None and x.shape[1] <= n_points:
         return x
     uniform = tf.random.stateless_uniform([tf.shape(x)[0], n_points], seed, dtype=x.dtype, alg=RANDOM)
     index = tf.cast(tf.minimum(uniform * count[:, tf.newaxis], count[:, tf.newaxis] - 1.0), tf.int32)

@@ -142,10 +142,12 @@ class PointCloudFlow(export.Exportable, TrainableModel):
         x = x[rng.permutation(len(x))[:ADAPT_POINTS]]
         # Latents there are only once the encoder is trained. The flows begin where it does, at a standard normal.
         z = rng.normal(size=(len(x), self.latent_dim)).astype(x.dtype)
-        self.points._adapt(Rows(x, z, None), verbose)
         contexts = self.prior.accepts.contexts
         blank = None if contexts is None else np.zeros((len(z), *(n or 1 for n in contexts.shape)), contexts.dtype)
-        self.prior._adapt(Rows(z, blank, None), verbose)
+        known = {self.points: Rows(x, z, None), self.prior: Rows(z, blank, None)}
+        new = [flow for flow in known if flow.bijector.needs_adapt] or list(known)  # one that is trained already stays
+        for flow in new:
+            flow._adapt(known[flow], verbose)
 
     # What it computes, in graph.
 
