@@ -28,7 +28,7 @@ from tfflows.transformers import UMNN, Affine, FreeKnotSpline, RationalQuadratic
 
 # The tests of one name run one after another: they share what `build` and TensorFlow made for it.
 def each(names):
-    return pytest.mark.parametrize("name", names, scope="module")
+    return pytest.mark.parametrize("name", list(names), scope="module")
 
 
 ALL = each(MAPS)
