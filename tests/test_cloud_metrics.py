@@ -130,6 +130,11 @@ def test_bad_sets(generated, reference, text):
             score(generated, reference)
 
 
+def test_a_distance_is_a_function():
+    with pytest.raises(ValueError, match="a function of two clouds as distance; got 3"):
+        clouds.pairwise(np.zeros([2, 5, 3]), distance=3)
+
+
 def test_one_cloud_alone_has_no_other_to_be_near(rng):
     one, many = blobs(rng, 1), blobs(rng, 4)
     for sets in ((one, many), (many, one)):

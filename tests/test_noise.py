@@ -168,6 +168,12 @@ X = np.ones((4, 2), np.float32)
         (lambda: SoftFlow(2, max_noise=0.0), "max_scale > 0; got 0"),
         (lambda: SoftFlow(2, max_noise=np.nan), "max_scale > 0; got nan"),
         (lambda: SoftFlow(2, power=0.0), "power > 0; got 0"),
+        (lambda: SoftFlow(2, preset=3), "a preset with a context_dim, such as RealNVP; got 3"),
+        (lambda: SoftFlow(2, preset=tff.SINF), "a preset with a context_dim, such as RealNVP; got .*SINF"),
+        (
+            lambda: FlowMixture([soft(), soft()]).fit(X, verbose=0),
+            "flows without noise to train together; got a SoftFlow",
+        ),
         (lambda: plain().log_prob(X, noise_scale=0.1), "flow with noise, such as SoftFlow; got 0.1"),
         (lambda: soft().log_prob(X, noise_scale=0.2), "from 0 to 0.1.*; got 0.2"),
         (lambda: soft().log_prob(X, noise_scale=np.nan), "from 0 to 0.1.*; got nan"),

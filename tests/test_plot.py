@@ -120,6 +120,7 @@ def test_bad_rotations(clouds, tmp_path):
         ({"elevation": np.nan}, "a finite elevation"),
         ({"x": clouds[None]}, "Expected clouds .*; got strips"),
         ({"x": []}, "Expected clouds"),
+        ({"path": tmp_path / "a.txt"}, "Expected a path ending in .gif; got .*a.txt"),
     ):
         with pytest.raises(ValueError, match=text):
             plot.rotating(**{"x": clouds, "path": tmp_path / "a.gif", **arguments})

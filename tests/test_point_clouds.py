@@ -235,6 +235,7 @@ def unfitted():
         (lambda f: PointCloudFlow(f.prior, f.points), "whose context is the latent"),
         (lambda f: PointCloudFlow(f.points, f.prior, PointNet(5)), "an encoder of 4 outputs.*; got .*5"),
         (lambda f: PointCloudFlow(f.points, f.prior, n_points=0), "n_points >= 1; got n_points=0"),
+        (lambda f: PointCloudFlow(f.points, f.prior, 3), "a Keras layer as encoder; got 3"),
         (lambda f: PointCloudFlow(3), "FlowModels as points and prior; got 3"),
         (lambda f: clouds.VariationalBound(0.0), "weight > 0; got 0"),
         (lambda f: clouds.VariationalBound(n_points=1), "n_points >= 2; got 1"),

@@ -8,7 +8,10 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from tfflows.bijectors import Bijector
+from tfflows.bijectors.noise import users_context_dim
 from tfflows.checks import check_finite, is_event, is_symbolic, rows_of
+from tfflows.nets import build_context_net
 
 RULE = "rows of context pair with rows of x; sample(n, context [batch, ...]) gives [n, batch, ...]"
 
@@ -109,6 +112,29 @@ class Contexts:
 
     def _expected(self) -> str:
         return rows_of(self.shape) + ("" if self.n_classes is None else ", or labels [n]")
+
+
+def contexts_of(bijector: Bijector, net, context_shape, n_classes: int | None) -> Contexts | None:
+    """The contexts that a flow of these accepts; builds the net."""
+    width, dtype = users_context_dim(bijector), bijector.dtype.as_numpy_dtype
+    context_shape = None if context_shape is None else tuple(context_shape)
+    if width is None:
+        if (net, context_shape, n_classes) != (None, None, None):
+            raise ValueError(
+                "Expected a bijector with context_dim for a context_net, context_shape or n_classes; got one that "
+                "hears no context."
+            )
+        return None
+    if n_classes is not None and context_shape not in (None, (n_classes,)):
+        raise ValueError(f"Expected context_shape ({n_classes},) of {n_classes} classes, or none; got {context_shape}.")
+    if net is not None:
+        takes = build_context_net(net, context_shape if n_classes is None else (n_classes,), width)
+        return Contexts(takes.shape, np.int32 if takes.is_integer else dtype, n_classes, takes.n_categories)
+    if n_classes not in (None, width):
+        raise ValueError(f"Expected n_classes equal to the bijector's context_dim {width}; got {n_classes}.")
+    if context_shape not in (None, (width,)):
+        raise ValueError(f"Expected a context_net for contexts of another shape than ({width},); got {context_shape}.")
+    return Contexts((width,), dtype, bijector.n_classes if n_classes is None else n_classes)
 
 
 def _whole(value, what: str):

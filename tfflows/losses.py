@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfflows.bijectors import Chain, ContinuousFlow, Noise
 from tfflows.bijectors.continuous import bending, hamilton_jacobi, kinetic_energy
-from tfflows.randomness import RANDOM, training_seed
+from tfflows.randomness import RANDOM, step_seeds
 from tfflows.serialization import register
 
 
@@ -120,8 +120,7 @@ class FlowMatching(Loss):
         before, ode, after = parts[: at[0]], parts[at[0]], parts[at[0] + 1 :]
         x = tf.cast(x if not before else _inverse(before, x, context)[0], ode.dtype)
         n_rows = tf.shape(x)[0]
-        seed = training_seed()
-        seeds = tf.random.split(tf.zeros([2], tf.int32) if seed is None else seed, 2, alg=RANDOM)
+        seeds = step_seeds(2)
         z = flow.base.sample([n_rows], seeds[0])
         if after:
             z = Chain(after).forward_and_log_det(z, context)[0]
@@ -166,8 +165,7 @@ class NoisyLikelihood(Loss):
         if not at:
             raise ValueError(f"Expected a flow with Noise, such as SoftFlow, for this loss; got {flow!r}.")
         before, noise, after = parts[: at[0]], parts[at[0]], parts[at[0] + 1 :]
-        seed = training_seed()
-        seeds = tf.random.split(tf.zeros([2], tf.int32) if seed is None else seed, 2, alg=RANDOM)
+        seeds = step_seeds(2)
         scale = noise.scales(tf.shape(x)[0], self.power, seeds[0])
         context = flow._hear(context, scale)
         x, log_det = _inverse([*before, noise], x, context)
@@ -206,9 +204,7 @@ class ReverseKL(Loss):
     def __call__(self, flow, x, context):
         if context is not None:
             raise ValueError("Expected a flow without context for the reverse divergence; got one with.")
-        seed = training_seed()
-        seed = tf.zeros([2], tf.int32) if seed is None else seed
-        draws, log_flow = flow._sample_and_log_prob([tf.shape(x)[0]], None, seed, 1.0)
+        draws, log_flow = flow._sample_and_log_prob([tf.shape(x)[0]], None, step_seeds(1)[0], 1.0)
         if self.path_derivative:
             stopped = [(weight, tf.stop_gradient(weight.value)) for weight in flow.trainable_variables]
             with keras.StatelessScope(state_mapping=stopped):

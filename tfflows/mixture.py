@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Sequence
 
@@ -81,6 +82,12 @@ class FlowMixture(Density):
     def log_probs(self, x, context=None, *, batch_size: int | None = None) -> tf.Tensor:
         """Log-density in nats under each flow, `[n, K]`; arguments as in `log_prob`."""
         return self._over_rows("log_probs", x, context, batch_size)
+
+    @functools.wraps(Density.fit)
+    def fit(self, *args, **kwargs):
+        if any(flow.bijector.noise is not None for flow in self.flows):
+            raise ValueError("Expected flows without noise to train together; got a SoftFlow: `fit_each` trains it.")
+        return super().fit(*args, **kwargs)
 
     def fit_each(self, x, context=None, sample_weight=None, *, bootstrap: bool = False, **kwargs) -> list:
         """Fits every flow by itself, with `FlowModel.fit`, as an ensemble; their weights become equal.

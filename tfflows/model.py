@@ -12,11 +12,10 @@ import tensorflow_probability as tfp
 
 from tfflows import bases, checks, inputs, latents, summary
 from tfflows.bijectors.base import Bijector, describe
-from tfflows.bijectors.noise import users_context_dim
-from tfflows.contexts import Contexts
+from tfflows.contexts import contexts_of
 from tfflows.density import Density
 from tfflows.domains import Domain, on_domain
-from tfflows.nets import Heard, build_context_net, run_context_net
+from tfflows.nets import Heard, run_context_net
 from tfflows.questions import ByLatents
 from tfflows.randomness import seeded_uniform, training_randomness
 from tfflows.serialization import deserialize, register, serialize
@@ -92,7 +91,7 @@ class FlowModel(ByLatents, Density):
             raise ValueError(f"Expected a base of tfflows.bases or a TFP distribution; got {base!r}.")
         if base.event_shape != latent_shape:
             raise ValueError(f"Expected a base of event shape {latent_shape}; got {base.event_shape}.")
-        contexts = _contexts(bijector, context_net, context_shape, n_classes)
+        contexts = contexts_of(bijector, context_net, context_shape, n_classes)
         super().__init__(**kwargs)
         self.bijector = bijector
         self.base = base
@@ -336,26 +335,3 @@ class FlowModel(ByLatents, Density):
         """Prints the flow part by part, from the data to the latent, with numbers of weights."""
         del kwargs  # Keras' layout options have no meaning for this table
         print_fn(summary.table(self))
-
-
-def _contexts(bijector, net, context_shape, n_classes) -> Contexts | None:
-    """The contexts that a flow of these accepts; builds the net."""
-    width, dtype = users_context_dim(bijector), bijector.dtype.as_numpy_dtype
-    context_shape = None if context_shape is None else tuple(context_shape)
-    if width is None:
-        if (net, context_shape, n_classes) != (None, None, None):
-            raise ValueError(
-                "Expected a bijector with context_dim for a context_net, context_shape or n_classes; got one that "
-                "hears no context."
-            )
-        return None
-    if n_classes is not None and context_shape not in (None, (n_classes,)):
-        raise ValueError(f"Expected context_shape ({n_classes},) of {n_classes} classes, or none; got {context_shape}.")
-    if net is not None:
-        takes = build_context_net(net, context_shape if n_classes is None else (n_classes,), width)
-        return Contexts(takes.shape, np.int32 if takes.is_integer else dtype, n_classes, takes.n_categories)
-    if n_classes not in (None, width):
-        raise ValueError(f"Expected n_classes equal to the bijector's context_dim {width}; got {n_classes}.")
-    if context_shape not in (None, (width,)):
-        raise ValueError(f"Expected a context_net for contexts of another shape than ({width},); got {context_shape}.")
-    return Contexts((width,), dtype, bijector.n_classes if n_classes is None else n_classes)

@@ -16,7 +16,7 @@ _seed = contextvars.ContextVar("seed", default=None)
 
 
 @contextlib.contextmanager
-def training_randomness(seed: tf.Tensor):
+def training_randomness(seed: tf.Tensor | None):
     """Whatever estimates something from random numbers draws them from `seed` (two integers) inside.
 
     A training step takes a new seed each time, so that its estimates have no bias. Outside there is none, and the
@@ -32,6 +32,12 @@ def training_randomness(seed: tf.Tensor):
 def training_seed() -> tf.Tensor | None:
     """The two integers of `training_randomness`, or None outside it."""
     return _seed.get()
+
+
+def step_seeds(n: int) -> list[tf.Tensor]:
+    """`n` seeds for random numbers of a loss: new in each training step, the same each time elsewhere."""
+    seed = training_seed()
+    return tf.unstack(tf.random.split(tf.zeros([2], tf.int32) if seed is None else seed, n, alg=RANDOM))
 
 
 def random_signs(x: tf.Tensor, n_probes: int) -> tf.Tensor:

@@ -319,10 +319,8 @@ class TrainableModel(keras.Model):
 
     def _trackers(self):
         """Metrics, and what the loss is divided by for each."""
-        trackers, are_pixels = (
-            [(self.loss_tracker, 1.0)],
-            self.accepts.is_discrete and len(self.accepts.event_shape) == 3,
-        )
+        trackers = [(self.loss_tracker, 1.0)]
+        are_pixels = self.accepts.is_discrete and len(self.accepts.event_shape) == 3
         if are_pixels and isinstance(self.flow_loss, NegativeLogLikelihood):
             trackers.append((self.bits_tracker, math.prod(self.accepts.event_shape) * math.log(2.0)))
         return trackers

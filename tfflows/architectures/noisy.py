@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 from tfflows import losses
@@ -36,13 +37,16 @@ def SoftFlow(
       **arguments: of the preset.
 
     Raises:
-      ValueError: for a scale or power that is not positive.
+      ValueError: for a scale or power that is not positive, or a preset without a context.
 
     Reference:
       Kim, Lee, Kang & Kim (2020), SoftFlow: probabilistic framework for normalizing flow on manifolds,
       https://arxiv.org/abs/2006.04604
     """
     noise = Noise(n_dim, max_noise, losses.NoisyLikelihood(power))
+    takes = inspect.signature(preset).parameters if callable(preset) else {}
+    if "context_dim" not in takes and all(p.kind is not p.VAR_KEYWORD for p in takes.values()):
+        raise ValueError(f"Expected a preset with a context_dim, such as RealNVP; got {preset!r}.")
     bijector = preset(n_dim, context_dim=(context_dim or 0) + 1, **arguments)
     parts = bijector.bijectors if isinstance(bijector, Chain) else [bijector]
     first = parts[:1] if isinstance(parts[0], Standardize) else []

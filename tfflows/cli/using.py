@@ -9,10 +9,11 @@ import numpy as np
 import pyarrow as pa
 
 from tfflows import questions
-from tfflows.cli import columns, files, pictures, writing
+from tfflows.cli import columns, files, writing
 from tfflows.cli.console import Report, listed, mean_and_error, nats, note, progress
 from tfflows.cli.streams import Stream, hears, schema_of
 from tfflows.cli.tables import CHUNK, open_table
+from tfflows.plot import tables as pictures
 from tfflows.schema import Schema
 
 SCORES = {"density": questions.Density, "typicality": questions.Typicality, "latent": questions.Latent}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from tfflows.losses import Loss
-from tfflows.randomness import RANDOM, training_randomness, training_seed
+from tfflows.randomness import RANDOM, step_seeds, training_randomness, training_seed
 from tfflows.serialization import register
 
 
@@ -40,8 +40,7 @@ class VariationalBound(Loss):
 
     def __call__(self, flow, x, context):
         """Of clouds `[n, P, D + 1]`, the mask of the points in their last number."""
-        seed = training_seed()
-        seeds = tf.random.split(tf.zeros([2], tf.int32) if seed is None else seed, 3, alg=RANDOM)
+        seeds = step_seeds(3)
         count = tf.reduce_sum(x[..., -1], axis=1)
         x = _some_points(x, count, self.n_points, seeds[0])
         points, mask = x[..., :-1], x[..., -1]
@@ -53,11 +52,9 @@ class VariationalBound(Loss):
         n, n_points = tf.shape(points)[0], tf.shape(points)[1]
         told = tf.reshape(tf.repeat(latent[:, tf.newaxis], n_points, axis=1), [-1, latent.shape[-1]])
         rows = tf.reshape(points, [-1, points.shape[-1]])
-        if seed is None:
+        # Of the points' own loss seeds of its own, which must not be those of the latents.
+        with training_randomness(None if training_seed() is None else seeds[2]):
             each = flow.points.default_loss(flow.points, rows, told)
-        else:
-            with training_randomness(seeds[2]):
-                each = flow.points.default_loss(flow.points, rows, told)
         each = tf.reshape(each, [n, n_points])
         of_points = tf.reduce_sum(tf.where(mask > 0.0, each, 0.0), axis=1) / tf.reduce_sum(mask, axis=1)
         return of_points + self.weight * (log_posterior - log_prior) / count

@@ -102,6 +102,8 @@ def pairwise(clouds_a: Clouds, clouds_b: Clouds | None = None, distance: Distanc
       ValueError: for other shapes, empty sets or clouds, NaN or inf.
       ImportError: without SciPy for `chamfer`.
     """
+    if not callable(distance):
+        raise ValueError(f"Expected a function of two clouds as distance; got {distance!r}.")
     if clouds_b is None:
         a = b = _pair(clouds_a, clouds_a)[0]
     else:

@@ -75,6 +75,8 @@ class PointCloudFlow(export.Exportable, TrainableModel):
         latent_dim = prior.accepts.event_shape[0]
         n_dim = points.accepts.event_shape[0]
         encoder = PointNet(2 * latent_dim) if encoder is None else encoder
+        if not isinstance(encoder, keras.layers.Layer):
+            raise ValueError(f"Expected a Keras layer as encoder; got {encoder!r}.")
         found = encoder(keras.KerasTensor((None, None, n_dim)), keras.KerasTensor((None, None))).shape[1:]
         if found != (2 * latent_dim,):
             raise ValueError(f"Expected an encoder of {2 * latent_dim} outputs, twice the latent's; got {found}.")

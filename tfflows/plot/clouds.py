@@ -97,6 +97,9 @@ def rotating(
     """
     from PIL import Image
 
+    path = Path(path)
+    if path.suffix.lower() != ".gif":
+        raise ValueError(f"Expected a path ending in .gif; got {path}.")
     strips, is_strips = _strips([x] if len(x) and np.ndim(x[0]) == 1 else x)
     if is_strips:
         raise ValueError(f"Expected clouds [n, P, 3]; got strips {np.shape(x)}.")
@@ -115,7 +118,6 @@ def rotating(
     # One palette for all frames, else still parts flicker.
     palette = frames[0].quantize(128)
     frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
-    path = Path(path)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         whole = Path(folder) / "whole.gif"
         frames[0].save(whole, save_all=True, append_images=frames[1:], duration=1000.0 * seconds / n_frames, loop=0)
