@@ -1,0 +1,87 @@
+"""Which flow, how many layers, how wide? A search by KerasTuner, whose models are flows.
+
+A flow is a Keras model, `fit` takes Keras' callbacks and reports `val_loss`, the held-out negative log-likelihood: so a
+tuner needs a function that builds a compiled flow, and no more. (KerasTuner: the extra `tfflows[tuner]`.)
+
+    python examples/gallery/tuning.py [--output DIR] [--quick]
+
+The search sees 2,000 points of a pinwheel, and 1,000 held out. The density of the toy is known, so what it finds can be
+judged beside the truth, and beside the same preset's default arguments, on points that no fit and no choice has seen.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import keras
+import keras_tuner
+import numpy as np
+from gallery import run, save, with_error
+from matplotlib import pyplot as plt
+
+import tfflows
+from tfflows import FlowModel, datasets
+
+TRUTH = datasets.Pinwheel()
+PRESETS = {"RealNVP": "o", "MAF": "^", "CouplingRQNSF": "s", "MaskedAutoregressiveRQNSF": "D"}
+
+
+def build(hp) -> FlowModel:
+    """A compiled flow with the tuner's hyperparameters `hp`."""
+    preset = getattr(tfflows, hp.Choice("preset", list(PRESETS)))
+    width = hp.Int("width", 16, 128, step=2, sampling="log")
+    flow = FlowModel(preset(2, n_layers=hp.Int("layers", 2, 8, step=2), hidden=(width,) * hp.Int("depth", 1, 2)))
+    flow.compile(keras.optimizers.Adam(hp.Float("learning_rate", 5e-4, 5e-3, sampling="log"), global_clipnorm=5.0))
+    flow.optimizer.build(flow.trainable_variables)  # before the tuner loads its state from a file
+    return flow
+
+
+def search(x, held_out, folder: str, *, quick: bool):
+    """The tuner after its search; a fit ends when the held-out loss has not fallen for ten epochs."""
+    tuner = keras_tuner.BayesianOptimization(
+        build, objective="val_loss", max_trials=2 if quick else 16, seed=0, directory=folder, project_name="flows"
+    )
+    stop = keras.callbacks.EarlyStopping("val_loss", patience=10)
+    epochs = 1 if quick else 60
+    tuner.search(x, validation_data=held_out, epochs=epochs, batch_size=128, callbacks=[stop], verbose=0)
+    return tuner
+
+
+def draw(trials, n_weights, entropy, flow):
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10.0, 4.0), layout="constrained", width_ratios=(1.35, 1))
+    for preset, marker in PRESETS.items():
+        of = [i for i, trial in enumerate(trials) if trial.hyperparameters.get("preset") == preset]
+        scores = [trials[i].score for i in of]
+        left.plot([n_weights[i] for i in of], scores, marker, color="k", fillstyle="none", label=preset)
+    left.axhline(entropy, color="tab:orange", linewidth=4, alpha=0.5, label="truth")
+    left.set(xscale="log", xlabel="weights", ylabel="held-out NLL, nats", title="the trials")
+    left.legend(frameon=False, fontsize=9)
+    side = np.linspace(-2.5, 2.5, 151)
+    grid = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2).astype(np.float32)
+    right.pcolormesh(side, side, np.exp(flow.log_prob(grid).numpy()).reshape(151, 151), cmap="Greys", rasterized=True)
+    right.set(xlabel="x1", ylabel="x2", aspect="equal", title="density of the best flow")
+    return figure
+
+
+def main(output: Path, *, quick: bool) -> None:
+    n = 200 if quick else 2000
+    x, held_out, test = TRUTH.sample(n, seed=0), TRUTH.sample(n // 2, seed=1), TRUTH.sample(20_000, seed=2)
+    with tempfile.TemporaryDirectory() as folder:
+        tuner = search(x, held_out, folder, quick=quick)
+        trials = tuner.oracle.get_best_trials(1000)
+        best = tuner.get_best_models(1)[0]
+    settings = trials[0].hyperparameters.values
+    n_weights = [build(trial.hyperparameters).count_params() for trial in trials]
+    keras.utils.set_random_seed(0)
+    default = FlowModel(getattr(tfflows, settings["preset"])(2))
+    default.fit(x, validation_data=held_out, epochs=1 if quick else None, verbose=0)
+    print(f"The best of {len(trials)}: " + ", ".join(f"{name} {value}" for name, value in settings.items()))
+    log_truth = TRUTH.log_prob(test)
+    for name, flow in (("the best", best), (f"{settings['preset']}, default arguments", default)):
+        print(f"{name}: {with_error(log_truth - flow.log_prob(test).numpy())} nats from the truth on new points.")
+    save(draw(trials, n_weights, -TRUTH.log_prob(held_out).mean(), best), output / "tuning.png")
+
+
+if __name__ == "__main__":
+    run(main, __doc__)
