@@ -2,10 +2,10 @@
 
     python examples/gallery/conditional.py [--output DIR] [--quick]
 
-The truth is known, so the flow's distance from it is a number, in nats for each y. Beside it stands what is used most: a
-Gaussian whose mean and deviation are functions of x, by the same nets (one affine layer). Both are then asked what can be
-asked without a truth: whether 50 % of the held-out y lie in the central 50 % of what is predicted, and so on (coverage),
-and whether P(Y <= y | x) is uniform (calibration). Both can be right on average over x and wrong at each.
+The truth is known, so the flow's distance from it is a number, in nats for each y. Beside it stands what is used most:
+a Gaussian whose mean and deviation are functions of x, by the same nets (one affine layer). Both are then asked what
+can be asked without a truth: whether 50 % of the held-out y lie in the central 50 % of what is predicted, and so on
+(coverage), and whether P(Y <= y | x) is uniform (calibration). Both can be right on average over x and wrong at each.
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ from gallery import falling, run, save, with_error
 from matplotlib import pyplot as plt
 from scipy import stats
 
-from tfflows import CouplingRQNSF, FlowModel, RealNVP
-
-LEVELS = np.linspace(0.05, 0.95, 19)
+from tfflows import CouplingRQNSF, FlowModel, RealNVP, plot
 
 
 def truth(x):
@@ -56,11 +54,6 @@ def below(flow, y, x) -> np.ndarray:
     return flow.cdf(y, x).numpy()
 
 
-def covered(u) -> np.ndarray:
-    """The share of y in the central intervals of each of LEVELS."""
-    return np.array([np.mean(np.abs(u - 0.5) < 0.5 * level) for level in LEVELS])
-
-
 def draw(x, y, flows, uniforms):
     figure, axes = plt.subplots(1, 4, figsize=(15, 3.9), layout="constrained", width_ratios=(1.2, 1.2, 1, 1))
     xs, ys = np.linspace(-6.0, 6.0, 161), np.linspace(-6.5, 6.5, 161)
@@ -72,11 +65,10 @@ def draw(x, y, flows, uniforms):
         axis.set(xlabel="x", ylabel="y", title=f"p(y | x) of the {name}, and data")
     for (name, u), style in zip(uniforms.items(), ("-", "--"), strict=True):
         axes[2].hist(u, 25, density=True, histtype="step", color="k", linestyle=style, label=name)
-        axes[3].plot(100 * LEVELS, 100 * covered(u), color="k", linestyle=style, label=name)
     axes[2].axhline(1.0, color="tab:orange", linewidth=4, alpha=0.5, zorder=0)
     axes[2].set(xlabel="P(Y <= y | x) of held-out y", ylabel="density", title="calibration", ylim=(0.0, None))
-    axes[3].plot([0, 100], [0, 100], color="tab:orange", linewidth=4, alpha=0.5, zorder=0, label="right")
-    axes[3].set(xlabel="% central interval", ylabel="% of held-out y in it", title="coverage")
+    for name, flow in flows.items():
+        plot.coverage(flow, y[:2000], x[:2000], label=name, title="coverage", ax=axes[3])
     axes[2].legend(frameon=False, loc="lower center")
     axes[3].legend(frameon=False)
     return figure

@@ -2,9 +2,9 @@
 
     python examples/gallery/deployment.py [--output DIR] [--quick]
 
-Both are compared with the flow, number by number; then the TFLite file alone draws and judges, as it would on a phone. The
-TFLite file is also written with weights of 16 and of 8 bits, and what that costs is measured: in nats on held-out data.
-Serving by Docker, a browser and model cards: examples/deployment.py, examples/serving, examples/web.
+Both are compared with the flow, number by number; then the TFLite file alone draws and judges, as it would on a phone.
+The TFLite file is also written with weights of 16 and of 8 bits, and what that costs is measured: in nats on held-out
+data. Serving by Docker, a browser and model cards: examples/deployment.py, examples/serving, examples/web.
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ def main(output: Path, *, quick: bool) -> None:
         for bits, path in lite.items():
             found = export.runner(path)("log_prob", x=test)["log_prob"]
             differences[f"{bits}, {kilobytes(path):.0f} kB"] = found - log_prob
-            print(f"{bits:<8}{kilobytes(path):>6.0f} kB, {with_error(TRUTH.log_prob(test) - found)} nats from the truth.")
+            print(
+                f"{bits:<8}{kilobytes(path):>6.0f} kB, {with_error(TRUTH.log_prob(test) - found)} nats from the truth."
+            )
         run_file = export.runner(lite["float32"])
         seeds = np.arange(len(test), dtype=np.int32)
         drawn = run_file("sample", seed=seeds, temperature=np.ones(len(test), np.float32))["x"]

@@ -40,7 +40,7 @@ def save(figure, path: Path) -> None:
 
 
 def kernel_density(x) -> Callable:
-    """The log-density of a Gaussian kernel estimate of rows x `[n, D]`, with one bandwidth, chosen by cross-validation."""
+    """The log-density of a Gaussian kernel estimate of rows `[n, D]`, its bandwidth chosen by cross-validation."""
     mean, deviation = x.mean(axis=0), x.std(axis=0)
     widths = {"bandwidth": np.geomspace(0.02, 1.0, 12)}
     model = GridSearchCV(KernelDensity(rtol=1e-4), widths).fit((x - mean) / deviation).best_estimator_

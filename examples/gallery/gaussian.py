@@ -1,7 +1,7 @@
 """The simplest flow: a Gaussian on the line, fitted by maximum likelihood.
 
-One affine layer, x = mean + deviation * z, on a standard-normal base is a Gaussian with two weights. Gradient descent on
-the negative log-likelihood must end where the formula says: at the sample's mean and its (biased) deviation.
+One affine layer, x = mean + deviation * z, on a standard-normal base is a Gaussian with two weights. Gradient descent
+on the negative log-likelihood must end where the formula says: at the sample's mean and its (biased) deviation.
 
     python examples/gallery/gaussian.py [--output DIR] [--quick]
 """

@@ -2,11 +2,12 @@
 
     python examples/gallery/outliers.py [--output DIR] [--quick]
 
-A flow learns odd digits, as 20 numbers each (principal components). `flow.outliers` flags images whose score is rare among
-odd digits that the flow was not fitted to, so 5 % of new odd digits are flagged: whatever the score, however good the
-flow. What the score decides is how many even digits are found. Beside the flow stand, by the same rule, a Gaussian's
-distance (Mahalanobis) and an isolation forest; then odd and even change places. Tables: benchmarks/anomalies.py, where
-forests are ahead on half of them; pictures that are turned: examples/bayes_classifier.py.
+A flow learns odd digits, as 20 numbers each (principal components). `flow.outliers` flags images whose score is rare
+among odd digits that the flow was not fitted to, so 5 % of new odd digits are flagged: whatever the score, however good
+the flow. What the score decides is how many even digits are found. Beside the flow stand, by the same rule, a
+Gaussian's distance (Mahalanobis) and an isolation forest; then odd and even change places. Tables:
+benchmarks/anomalies.py, where forests are ahead on half of them; pictures that are turned:
+examples/bayes_classifier.py.
 """
 
 from __future__ import annotations
@@ -78,7 +79,9 @@ def draw(found, is_strange, images, rates):
             axes[2].plot(values, np.arange(len(names)) + shift, marker, color="k", fillstyle=fill, label=label)
     axes[2].axvline(100 * RATE, color="tab:orange", linewidth=4, alpha=0.6, zorder=0)
     axes[2].set_yticks(range(len(names)), names)
-    axes[2].set(xlabel="% flagged", title=f"{RATE:.0%} false alarms asked for", xlim=(0.0, 65.0), ylim=(len(names) - 0.5, -0.5))
+    axes[2].set(
+        xlabel="% flagged", title=f"{RATE:.0%} false alarms asked for", xlim=(0.0, 95.0), ylim=(len(names) - 0.5, -0.5)
+    )
     axes[2].legend(frameon=False, fontsize=8, loc="center right")
     return figure
 

@@ -23,15 +23,16 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from gallery import run, save
 from matplotlib import pyplot as plt
-from scipy import optimize
-from scipy.special import logsumexp
+from scipy import stats
+from scipy.special import expit, logsumexp
 
-from tfflows import CouplingRQNSF, FlowModel, inference
+from tfflows import FlowModel, RealNVP, inference
 
 LOG_DOSE = np.array([-0.86, -0.30, -0.05, 0.73], np.float32)  # log g/ml
 ANIMALS = np.full(4, 5.0, np.float32)
 DEATHS = np.array([0.0, 1.0, 3.0, 5.0], np.float32)
-PRIOR = tfp.distributions.MultivariateNormalDiag(np.zeros(2, np.float32), np.array([2.0, 10.0], np.float32))
+DEVIATIONS = np.array([2.0, 10.0], np.float32)  # of the prior, a normal
+PRIOR = tfp.distributions.MultivariateNormalDiag(np.zeros(2, np.float32), DEVIATIONS)
 
 
 def log_likelihood(x):
@@ -51,60 +52,45 @@ def on_grid(target):
 
 
 def answers(x, weights) -> list[float]:
-    """Means and deviations of alpha and beta, and of LD50 where beta > 0, of weighted points `[n, 2]`."""
+    """Mean and deviation of alpha, of beta, and P(LD50 > 1 g/ml) if beta > 0, of weighted points `[n, 2]`."""
+    mean = np.average(x, axis=0, weights=weights)
+    deviation = np.sqrt(np.average((x - mean) ** 2, axis=0, weights=weights))
     kills = x[:, 1] > 0.0
-    found = []
-    for values, w in ((x[:, 0], weights), (x[:, 1], weights), (-x[kills, 0] / x[kills, 1], weights[kills])):
-        mean = np.average(values, weights=w)
-        found += [mean, np.sqrt(np.average((values - mean) ** 2, weights=w))]
-    return found
+    above = np.average(x[kills, 0] < 0.0, weights=weights[kills])
+    return [mean[0], deviation[0], mean[1], deviation[1], above]
 
 
-def laplace(target):
-    """Mode and covariance of the Gaussian there, and its log-evidence."""
-
-    def loss_and_slope(x):
-        value, slope = tfp.math.value_and_gradient(lambda y: -target.log_prob(y[None])[0], tf.constant(x, tf.float32))
-        return float(value), slope.numpy().astype(np.float64)
-
-    mode = optimize.minimize(loss_and_slope, np.array([0.5, 5.0]), jac=True).x
-    with tf.GradientTape() as tape:
-        x = tf.constant(mode, tf.float32)
-        tape.watch(x)
-        with tf.GradientTape() as inner:
-            inner.watch(x)
-            loss = -target.log_prob(x[None])[0]
-        slope = inner.gradient(loss, x)
-    covariance = np.linalg.inv(tape.jacobian(slope, x).numpy())
-    return mode, covariance, -float(loss) + 0.5 * np.linalg.slogdet(2.0 * np.pi * covariance)[1]
+def laplace() -> tuple[np.ndarray, np.ndarray]:
+    """Mode and covariance of the Gaussian there, by Newton's method."""
+    design, precision, x = np.stack([np.ones(4), LOG_DOSE], axis=1), np.diag(DEVIATIONS**-2.0), np.zeros(2)
+    for _ in range(50):
+        p = expit(design @ x)
+        hessian = design.T @ (design * (ANIMALS * p * (1.0 - p))[:, None]) + precision
+        x = x + np.linalg.solve(hessian, design.T @ (DEATHS - ANIMALS * p) - precision @ x)
+    return x, np.linalg.inv(hessian)
 
 
-def draw(alpha, beta, density, drawn, normal):
+def draw(alpha, beta, densities, drawn):
+    """The grid's density and Laplace's, the flow's draws, and what each says of LD50."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.0, 4.0), layout="constrained")
-    heights = np.sort(density.ravel())[::-1]
-    shares = np.cumsum(heights) / heights.sum()
-    levels = [heights[np.searchsorted(shares, share)] for share in (0.99, 0.9, 0.5)]
     left.scatter(*drawn[:2000].T, s=2, color="tab:orange", linewidths=0, rasterized=True, label="draws of the flow")
-    left.contour(alpha, beta, density, levels, colors="k", linewidths=1.2)
-    angle = np.linspace(0.0, 2.0 * np.pi, 200)
-    factor = np.linalg.cholesky(np.cov(normal.T)) @ np.stack([np.cos(angle), np.sin(angle)])
-    for share in (0.5, 0.9, 0.99):
-        left.plot(*(normal.mean(axis=0)[:, None] + np.sqrt(-2.0 * np.log(1.0 - share)) * factor), "k:", linewidth=1)
-    left.plot([], [], "k-", label="grid: 50, 90, 99 %")
-    left.plot([], [], "k:", label="Laplace")
+    for (name, density), style in zip(densities.items(), ("-", ":"), strict=True):
+        heights = np.sort(density, axis=None)[::-1]
+        shares = np.cumsum(heights) / heights.sum()
+        levels = [heights[np.searchsorted(shares, share)] for share in (0.99, 0.9, 0.5)]
+        left.contour(alpha, beta, density, levels, colors="k", linewidths=1.2, linestyles=style)
+        left.plot([], [], "k", linestyle=style, label=f"{name}: 50, 90, 99 %")
     left.set(xlabel="alpha", ylabel="beta", xlim=(-2.5, 4.5), ylim=(-5.0, 25.0), title="posterior")
     left.legend(frameon=False, loc="upper left", fontsize=9)
     edges = np.linspace(-0.5, 0.4, 61)
     points = np.stack(np.meshgrid(alpha, beta), axis=-1).reshape(-1, 2)
-    kinds = (
-        ("grid", points, density.ravel(), {"color": "0.8", "histtype": "stepfilled"}),
-        ("flow", drawn, None, {"color": "k", "histtype": "step"}),
-        ("Laplace", normal, None, {"color": "k", "histtype": "step", "linestyle": ":"}),
-    )
-    for name, x, weights, style in kinds:
+    for name, x, weights, style in (
+        ("grid", points, densities["grid"].ravel(), {"color": "0.8", "histtype": "stepfilled"}),
+        ("flow", drawn, np.ones(len(drawn)), {"color": "k", "histtype": "step"}),
+        ("Laplace", points, densities["Laplace"].ravel(), {"color": "k", "histtype": "step", "linestyle": ":"}),
+    ):
         kills = x[:, 1] > 0.0
-        weights = None if weights is None else weights[kills]
-        right.hist(-x[kills, 0] / x[kills, 1], edges, weights=weights, density=True, label=name, **style)
+        right.hist(-x[kills, 0] / x[kills, 1], edges, weights=weights[kills], density=True, label=name, **style)
     right.set(xlabel="LD50, log g/ml", ylabel="density", title="the dose that kills half")
     right.legend(frameon=False)
     return figure
@@ -112,24 +98,25 @@ def draw(alpha, beta, density, drawn, normal):
 
 def main(output: Path, *, quick: bool) -> None:
     target = inference.Target(log_likelihood, prior=PRIOR, names=["alpha", "beta"])
-    alpha, beta, density, log_evidence = on_grid(target)
-    sizes = {"n_draws": 250, "n_steps": 20, "n_rounds": 1} if quick else {"n_draws": 5000, "n_steps": 1000, "n_rounds": 2}
-    flow = FlowModel(CouplingRQNSF(2, n_layers=2 if quick else 4, hidden=(32, 32)))
+    flow = FlowModel(RealNVP(2, n_layers=2 if quick else 6, hidden=(32, 32)))
+    sizes = {"n_draws": 250, "n_steps": 20, "n_rounds": 1} if quick else {"n_draws": 5000, "n_steps": 1000}
     result = inference.variational(target, flow=flow, verbose=False, **sizes)
-    mode, covariance, laplace_evidence = laplace(target)
-    points = np.stack(np.meshgrid(alpha, beta), axis=-1).reshape(-1, 2)
-    normal = np.random.default_rng(0).multivariate_normal(mode, covariance, 20_000)
-    print(f"{'':<10}{'alpha':>14}{'beta':>15}{'LD50, log g/ml':>18}{'log-evidence':>18}")
-    for name, found, evidence in (
-        ("grid", answers(points, density.ravel()), f"{log_evidence:.3f}"),
-        ("flow", answers(result.draws.reshape(-1, 2), result.weights.ravel()),
-         f"{result.log_evidence:.3f} +- {result.log_evidence_error:.3f}"),
-        ("Laplace", answers(normal, np.ones(len(normal))), f"{laplace_evidence:.3f}"),
-    ):  # fmt: skip
-        pairs = [f"{found[i]:.2f} +- {found[i + 1]:.2f}" for i in (0, 2, 4)]
-        print(f"{name:<10}{pairs[0]:>14}{pairs[1]:>15}{pairs[2]:>18}{evidence:>18}")
-    save(draw(alpha, beta, density, result.resampled(10_000), normal), output / "posterior.png")
-    print(f"Pareto k {result.diagnostics['pareto_k']:.2f}, {result.n_evaluations} log-densities in {result.seconds:.0f} s.")
+    alpha, beta, density, log_evidence = on_grid(target)
+    mode, covariance = laplace()
+    points = np.stack(np.meshgrid(alpha, beta), axis=-1)
+    normal = stats.multivariate_normal(mode, covariance)
+    densities = {"grid": density, "Laplace": normal.pdf(points)}
+    of_laplace = float(target.log_prob(mode[None].astype(np.float32))[0]) - normal.logpdf(mode)
+    rows = [(name, answers(points.reshape(-1, 2), d.ravel())) for name, d in densities.items()]
+    rows.insert(1, ("flow", answers(result.draws.reshape(-1, 2), result.weights.ravel())))
+    of_flow = f"{result.log_evidence:.4f} +- {result.log_evidence_error:.4f}"
+    print(f"{'':<9}{'alpha':>15}{'beta':>15}{'P(LD50 > 1 g/ml)':>18}{'log-evidence':>20}")
+    for (name, found), evidence in zip(rows, (f"{log_evidence:.4f}", of_flow, f"{of_laplace:.4f}"), strict=True):
+        pairs = [f"{found[i]:.3f} +- {found[i + 1]:.3f}" for i in (0, 2)]
+        print(f"{name:<9}{pairs[0]:>15}{pairs[1]:>15}{found[4]:>18.4f}{evidence:>20}")
+    facts = f"Pareto k {result.diagnostics['pareto_k']:.2f}, {result.n_evaluations} log-densities"
+    print(f"{facts} in {result.seconds:.0f} s.")
+    save(draw(alpha, beta, densities, result.resampled(10_000)), output / "posterior.png")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python examples/gallery/shapes.py [--output DIR] [--quick]
 
-The densities are known, so the distance is a number: KL(truth | flow) in nats, the mean of log p(x) - log q(x) over fresh
-draws of the truth. A Gaussian with the right mean and covariance stands beside it.
+The densities are known, so the distance is a number: KL(truth | flow) in nats, the mean of log p(x) - log q(x) over
+fresh draws of the truth. A Gaussian with the right mean and covariance stands beside it.
 """
 
 from __future__ import annotations

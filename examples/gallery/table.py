@@ -14,23 +14,22 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from gallery import kernel_density, run, save, with_error
-from matplotlib import pyplot as plt
+from gallery import kernel_density, run, with_error
 from scipy import stats
 from sklearn.datasets import load_diabetes
 from sklearn.model_selection import KFold
 
-from tfflows import Domain, FlowMixture, FlowModel, MaskedAutoregressiveRQNSF
+from tfflows import Domain, FlowMixture, FlowModel, MaskedAutoregressiveRQNSF, plot
 
 COLUMNS = {
-    "sex": ("sex", Domain.categorical(2)),
-    "age": ("age, years", Domain.integer(0)),
-    "bmi": ("body mass, kg/m$^2$", Domain.positive()),
-    "bp": ("blood pressure, mm Hg", Domain.positive()),
-    "s1": ("cholesterol, mg/dL", Domain.positive()),
-    "s3": ("HDL, mg/dL", Domain.positive()),
-    "s6": ("blood sugar, mg/dL", Domain.positive()),
-}  # as scikit-learn names them
+    "sex": ("sex", None, Domain.categorical(2)),
+    "age": ("age", "years", Domain.integer(0)),
+    "bmi": ("body mass", "kg/m$^2$", Domain.positive()),
+    "bp": ("blood pressure", "mm Hg", Domain.positive()),
+    "s1": ("cholesterol", "mg/dL", Domain.positive()),
+    "s3": ("HDL", "mg/dL", Domain.positive()),
+    "s6": ("blood sugar", "mg/dL", Domain.positive()),
+}  # as scikit-learn names them: what they are, their units, their domains
 
 
 def people() -> np.ndarray:
@@ -41,7 +40,7 @@ def people() -> np.ndarray:
 
 
 def fit(x, *, quick: bool) -> FlowMixture:
-    domain = [domain for _, domain in COLUMNS.values()]
+    domain = [domain for _, _, domain in COLUMNS.values()]
 
     def flow():
         preset = MaskedAutoregressiveRQNSF(len(COLUMNS), n_layers=2, hidden=(16,))
@@ -78,6 +77,10 @@ def main(output: Path, *, quick: bool) -> None:
     for name, log_prob in found.items():
         more = "" if name == "flows" else f", {with_error((found['flows'] - log_prob)[tested])} less than the flows"
         print(f"{name:<16}{with_error(log_prob[tested])} nats a held-out row{more}")
+    names, units, _ = zip(*COLUMNS.values(), strict=True)
+    samples = fit(x, quick=quick).sample(200 if quick else 2000, seed=1).numpy()
+    plot.corner(samples, x, labels=names, units=units, path=output / "table.png")
+    print(f"Picture: {output / 'table.png'}")
 
 
 if __name__ == "__main__":
