@@ -9,10 +9,9 @@ from pathlib import Path
 import keras
 import matplotlib
 import numpy as np
+from matplotlib import pyplot as plt
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KernelDensity
-
-matplotlib.use("Agg")
 
 
 def run(main: Callable, doc: str) -> None:
@@ -22,6 +21,7 @@ def run(main: Callable, doc: str) -> None:
     parser.add_argument("--quick", action="store_true", help="seconds, with numbers that mean little")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
+    matplotlib.use("Agg")  # here, not above: notebooks import this module too
     keras.utils.set_random_seed(0)
     main(arguments.output, quick=arguments.quick)
 
@@ -35,7 +35,7 @@ def with_error(values) -> str:
 def save(figure, path: Path) -> None:
     """Writes and closes a figure."""
     figure.savefig(path, dpi=100)
-    matplotlib.pyplot.close(figure)
+    plt.close(figure)
     print(f"Picture: {path}")
 
 

@@ -1,17 +1,14 @@
 """A posterior of two parameters: how deadly is the dose? Beside the exact answer, from a grid.
 
-Of twenty animals, five at each of four doses, 0, 1, 3 and 5 died (Racine et al. 1986). The log-odds of death are
-alpha + beta * log dose. Two numbers can be integrated on a grid, so every answer is known: posterior means, deviations,
-the evidence, and the dose that kills half, LD50 = -alpha / beta.
+Of twenty animals, five at each of four doses, 0, 1, 3 and 5 died (Racine et al. 1986; Gelman et al. 2013, section 3.7).
+The log-odds of death are alpha + beta * log dose. Two numbers can be integrated on a grid, so every answer is known:
+posterior means, deviations, the evidence, and the dose that kills half, LD50 = -alpha / beta.
 
     python examples/gallery/posterior.py [--output DIR] [--quick]
 
 `variational` fits a flow to the unnormalised density, then weights its draws. The density is not Gaussian: Laplace's
 approximation, the Gaussian at the mode, stands beside it. Larger posteriors: examples/posteriors.py and
 gravitational_waves.py.
-
-Reference:
-  Gelman et al. (2013), Bayesian data analysis, section 3.7
 """
 
 from __future__ import annotations
@@ -114,8 +111,7 @@ def main(output: Path, *, quick: bool) -> None:
     for (name, found), evidence in zip(rows, (f"{log_evidence:.4f}", of_flow, f"{of_laplace:.4f}"), strict=True):
         pairs = [f"{found[i]:.3f} +- {found[i + 1]:.3f}" for i in (0, 2)]
         print(f"{name:<9}{pairs[0]:>15}{pairs[1]:>15}{found[4]:>18.4f}{evidence:>20}")
-    facts = f"Pareto k {result.diagnostics['pareto_k']:.2f}, {result.n_evaluations} log-densities"
-    print(f"{facts} in {result.seconds:.0f} s.")
+    print(f"Pareto k {result.diagnostics['pareto_k']:.2f}, {result.n_evaluations} log-densities.")
     save(draw(alpha, beta, densities, result.resampled(10_000)), output / "posterior.png")
 
 

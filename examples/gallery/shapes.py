@@ -27,7 +27,7 @@ TOYS = {
 
 def fit(x, *, quick: bool = False) -> FlowModel:
     flow = FlowModel(CouplingRQNSF(2, n_layers=2 if quick else 6, hidden=(64, 64)))
-    epochs = 1 if quick else 60
+    epochs = 1 if quick else 40
     flow.compile(falling(3e-3, len(x), epochs))
     flow.fit(x, epochs=epochs, verbose=0)
     return flow
