@@ -27,10 +27,10 @@ from tfflows import (
     plot,
 )
 from tfflows.bijectors import Permutation, Standardize
-from tfflows.plot.stages import stages
+from tfflows.plot.stages import Stage, stages
 from tfflows.schema import Column
 
-N_POINTS = sys.modules["tfflows.plot.warp"].N_POINTS  # the module, whose name its function took
+warps = sys.modules["tfflows.plot.warp"]  # the module, whose name its function took
 
 
 def plain(bijector, *args, x=None, context=None, spread=0.3, **kwargs):
@@ -316,8 +316,8 @@ def drawn_lines(ax):
 def test_grid_ends_where_decode_puts_it(bent):
     figure = plot.warp(bent, limits=[(-2, 2), (-1, 1)], n_lines=3)
     *first, last = figure.axes
-    grid = np.array([[[a, b] for b in np.linspace(-1, 1, N_POINTS)] for a in (-2, 0, 2)])
-    other = np.array([[[a, b] for a in np.linspace(-2, 2, N_POINTS)] for b in (-1, 0, 1)])
+    grid = np.array([[[a, b] for b in np.linspace(-1, 1, warps.N_POINTS)] for a in (-2, 0, 2)])
+    other = np.array([[[a, b] for a in np.linspace(-2, 2, warps.N_POINTS)] for b in (-1, 0, 1)])
     every = np.concatenate([grid, other])
     np.testing.assert_allclose(drawn_lines(first[0]), every, atol=1e-5)
     expected = bent.decode(every.reshape(-1, 2).astype(np.float32)).numpy().reshape(every.shape)
@@ -376,13 +376,22 @@ def test_warping_is_a_gif_whose_circles_have_no_seam(tmp_path):
             durations.append(image.info["duration"])
     assert durations[0] == durations[-1] == durations[1] + 500
     assert [p.name for p in tmp_path.iterdir()] == ["w.gif"]
-    # A line that crosses the seam is cut there: no piece of it goes all the way back.
+    # What a layer turns by more than half a circle, it turns together.
+    lines = warps.grid(np.array([[-5.0, 5.0], [-1.0, 1.0]]), 3)
+    period = np.array([[-5.0, 10.0], [np.nan, np.nan]])
+    before = Stage("", lines.reshape(-1, 2), period)
+    moved = 4.0 + 3.0 * np.sin(2.0 * np.pi * before.values[:, 0] / 10.0)  # from 1 to 7 of 10
+    after = np.stack([np.mod(before.values[:, 0] + moved + 5.0, 10.0) - 5.0, before.values[:, 1]], axis=1)
+    turns = warps.turned(before, Stage("", after, period), 3)
+    np.testing.assert_allclose(turns[:, 0], moved / 10.0, atol=1e-12)
+    # A line that crosses the seam goes on beyond it, and comes in on the other side.
     figure = plot.warp(flow, n_lines=3)
     last = next(axis for axis in figure.axes if axis.get_title().startswith("data"))
     assert last.get_xlim() == (0.0, 24.0)
     steps = np.abs(np.diff(drawn_lines(last)[..., 0], axis=1))
-    assert np.nanmax(steps) < 12.0
-    assert np.isnan(steps).any()
+    assert steps.max() < 12.0
+    assert drawn_lines(last)[..., 0].min() < 0.0
+    assert drawn_lines(last)[..., 0].max() > 24.0
     for arguments, text in (
         ({"path": tmp_path / "a.png"}, "ending in .gif"),
         ({"seconds": 0.0}, "Expected seconds > 0"),

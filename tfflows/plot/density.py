@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -146,7 +147,7 @@ def _draw_two(ax, subject, grid, x, drawn, masses, max_points, units):
         handles.append(_handle("data", marker="o", linestyle="", markersize=3, color="black"))
     if not any(map(is_whole, subject.domain)):
         levels = region_levels(masses, drawn, log_prob, _step(grid[0]) * _step(grid[1]))
-        for style, (mass, level) in zip(canvas.STYLES * len(levels), zip(masses, levels, strict=True), strict=False):
+        for style, mass, level in zip(itertools.cycle(canvas.STYLES), masses, levels, strict=False):
             if np.min(log_prob) < level < np.max(log_prob):
                 floor = np.maximum(log_prob, level - 50.0)  # contours cannot be told of -inf
                 ax.contour(*grid, floor.T, levels=[level], colors="tab:red", linestyles=[style], linewidths=1.3)

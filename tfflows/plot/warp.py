@@ -100,7 +100,7 @@ def warping(
 ) -> Path:
     """A GIF of a latent grid of a flow of two numbers that becomes data, layer after layer, over and over.
 
-    Between layers points go straight (circular ones the short way round), slowly at both ends. The file appears whole
+    Between layers points go straight, or round their circles, slowly at both ends. The file appears whole
     or not at all.
 
     Args:
@@ -171,12 +171,18 @@ def _way(flow, lines, context, seed) -> list[Stage]:
 
 
 def _split(stage, lines):
-    """A stage's lines `[2 n, n_points, 2]`, cut where they cross a seam, and its draws."""
+    """A stage's lines `[2, n, n_points, 2]`, and its draws.
+
+    Lines that cross the seam of a circle go on beyond it, and are there once more for each turn that shows a part.
+    """
     n = lines.size // 2
-    curves = stage.values[:n].reshape(-1, N_POINTS, 2).copy()
-    half = np.where(np.isnan(stage.period[:, 1]), np.inf, 0.5 * stage.period[:, 1])
-    jumps = np.any(np.abs(np.diff(curves, axis=1)) > half, axis=2)
-    curves[:, 1:][jumps] = np.nan
+    curves = stage.values[:n].reshape(lines.shape).copy()
+    for i, (start, length) in enumerate(stage.period):
+        if np.isfinite(length):
+            curves[..., i] = np.unwrap(curves[..., i], period=length, axis=2)
+            turns = np.floor((curves[..., i] - start) / length)
+            shifts = np.arange(-turns.max(), 1.0 - turns.min())
+            curves = np.concatenate([curves + length * shift * np.eye(2)[i] for shift in shifts], axis=1)
     return curves, stage.values[n:]
 
 
@@ -187,7 +193,7 @@ def _limits_of(stage) -> np.ndarray:
 
 def _draw_lines(axis, curves):
     collections = canvas.module("matplotlib.collections")
-    for part, style, colour in zip(np.split(curves, 2), ("-", "--"), ("black", "tab:blue"), strict=True):
+    for part, style, colour in zip(curves, ("-", "--"), ("black", "tab:blue"), strict=True):
         lines = collections.LineCollection(list(part), linestyles=style, colors=colour, linewidths=0.9, zorder=2)
         axis.add_collection(lines)
 
@@ -217,11 +223,9 @@ def _frame(axis, way, i, t, lines):
     a, b = way[i], way[i + 1]
     period = (1.0 - t) * a.period + t * b.period
     start, length = period.T
-    # Of circles, in turns: the short way.
-    turns = [(stage.values - stage.period[:, 0]) / stage.period[:, 1] for stage in (a, b)]
-    between = turns[0] + t * (np.mod(turns[1] - turns[0] + 0.5, 1.0) - 0.5)
-    round_ = start + length * np.mod(between, 1.0)
-    values = np.where(np.isnan(period[:, 0]), (1.0 - t) * a.values + t * b.values, round_)
+    turns = np.mod((a.values - a.period[:, 0]) / a.period[:, 1] + t * turned(a, b, lines.shape[1]), 1.0)
+    straight = (1.0 - t) * a.values + t * b.values
+    values = np.where(np.isnan(length), straight, start + length * turns)
     curves, points = _split(Stage("", values, period), lines)
     axis.clear()
     _draw_lines(axis, curves)
@@ -234,6 +238,23 @@ def _frame(axis, way, i, t, lines):
     axis.set_title(name, fontsize="small")
     axis.tick_params(labelsize="x-small")
     return canvas.pixels(axis)
+
+
+def turned(a: Stage, b: Stage, n_lines: int) -> np.ndarray:
+    """By how many turns circular columns go from one stage to the next, `[n, D]`: neighbours in the grid alike.
+
+    Each on its own could go either way round; where a layer turns some by more than half a circle, lines would tear.
+    """
+    away = np.subtract(*((stage.values - stage.period[:, 0]) / stage.period[:, 1] for stage in (b, a)))
+    n = 2 * n_lines * N_POINTS
+    along = np.unwrap(away[:n].reshape(2, n_lines, N_POINTS, -1), period=1.0, axis=2)
+    ends = np.unwrap(along[:, :, 0], period=1.0, axis=1)
+    along += (ends - along[:, :, 0])[:, :, np.newaxis]
+    along -= np.rint(along[:, :1, :1] - along[:1, :1, :1])  # both families begin in one corner
+    middle = np.median(along, axis=(0, 1, 2))
+    along, middle = along - np.rint(middle), middle - np.rint(middle)
+    others = middle + np.mod(away[n:] - middle + 0.5, 1.0) - 0.5
+    return np.concatenate([along.reshape(n, -1), others])
 
 
 def _one_number(flow, subject, limits, name, units, figure):
