@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import tensorflow as tf
 
@@ -10,6 +12,7 @@ from tfflows.bijectors.noise import users_context_dim
 from tfflows.distribution import FlowDistribution
 from tfflows.nets import Heard
 from tfflows.questions import ByDraws
+from tfflows.schema import Schema
 from tfflows.training import TrainableModel
 
 
@@ -20,8 +23,6 @@ class Density(ByDraws, export.Exportable, TrainableModel):
 
     A subclass sets `accepts` (an `inputs.Inputs`) and has `_flows`, `_hear`, `_log_prob` and `_sample_and_log_prob`.
     """
-
-    schema = None  # a `schema.Schema` of a table's columns, where they have names
 
     # What a subclass implements, in graph. A context may be `Heard` already.
 
@@ -226,6 +227,17 @@ class Density(ByDraws, export.Exportable, TrainableModel):
         )
 
     # Facts and files.
+
+    @property
+    def schema(self) -> Schema | None:
+        """Names and types of a table's columns; None if they have none. The first `fit` to a data frame sets it."""
+        return self.accepts.schema
+
+    @schema.setter
+    def schema(self, schema: Schema | None):
+        if not (schema is None or isinstance(schema, Schema)):
+            raise ValueError(f"Expected a Schema or None; got {schema!r}.")
+        self.accepts = dataclasses.replace(self.accepts, schema=schema)
 
     @property
     def context_dim(self) -> int | None:

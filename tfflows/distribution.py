@@ -31,6 +31,16 @@ class FlowDistribution(tfp.distributions.Distribution):
             name=name,
         )
 
+    @property
+    def variables(self) -> tuple[tf.Variable, ...]:
+        """The flow's weights, which TensorFlow does not find inside Keras' own."""
+        return tuple(weight.value for weight in self._flow.variables)
+
+    @property
+    def trainable_variables(self) -> tuple[tf.Variable, ...]:
+        """Those that are trained, as by `tfp.vi.fit_surrogate_posterior`."""
+        return tuple(weight.value for weight in self._flow.trainable_variables)
+
     @classmethod
     def _parameter_properties(cls, dtype, num_classes=None):
         return {}

@@ -108,6 +108,17 @@ class Domain:
         return cls("sphere", n_columns=Sphere(n, 1.0).event_shape[0])
 
     @property
+    def text(self) -> str:
+        """As the command line has it: `interval:0:1`."""
+        if self.kind == "line" and math.isinf(self.high):
+            return "real" if math.isinf(self.low) else "positive"
+        name = {"line": "interval", "circle": "circular", "integers": "integer"}.get(self.kind, self.kind)
+        if self.kind in ("simplex", "sphere"):
+            return name
+        bounds = ["" if math.isinf(bound) else f"{bound:g}" for bound in (self.low, self.high)]
+        return ":".join([name, *bounds]).rstrip(":")
+
+    @property
     def circular_latents(self) -> list[bool]:
         """For each number of the flow that it takes, whether that is circular."""
         if self.kind == "sphere":

@@ -48,7 +48,8 @@ class FlowModel(ByLatents, Density):
         or the net hears.
 
     Attributes:
-      schema: names and types of the columns, a `schema.Schema`, or None; files have it, the command line sets it.
+      schema: names and types of the columns, a `schema.Schema`, or None. The first `fit` to a data frame sets it, or
+        the command line; files have it. Columns of data frames are then found by their names.
 
     Raises:
       ValueError: if bijector, base, domain, context net and shape do not fit each other.

@@ -150,13 +150,12 @@ class TrainableModel(keras.Model):
         those are averaged over some 100 steps. With a number of epochs it is plain Keras.
 
         Args:
-          x: `[n, *event]`: array, tensor or pandas frame; or a `tf.data.Dataset` of batches x, (x, context)
-            or (x, context, weight), where context is () if there is none.
+          x: `[n, *event]`: array, tensor or pandas frame, whose columns it then knows by name; or a `tf.data.Dataset`
+            of batches x, (x, context) or (x, context, weight), context () if there is none.
           context: `[n, *context_shape]`, if the flow is conditional.
           sample_weight: `[n]`, >= 0.
           batch_size: 256 by default.
-          validation_data: x, (x, context) or (x, context, weight), context None if there is none; or a
-            dataset.
+          validation_data: x, (x, context) or (x, context, weight), context None if there is none; or a dataset.
 
         Returns:
           Keras' history; `loss` and `val_loss` are the mean loss, by default the NLL in nats. For images `bits_per_dim`
@@ -173,7 +172,8 @@ class TrainableModel(keras.Model):
         batch_size = BATCH_SIZE if batch_size is None else batch_size
         if validation_steps is not None and validation_batch_size is None:
             validation_batch_size = batch_size  # what the steps are counted in
-        data = self.accepts.training_data(
+        accepts = self.accepts.named(x, context)
+        data = accepts.training_data(
             x,
             context,
             sample_weight,
@@ -184,6 +184,7 @@ class TrainableModel(keras.Model):
             hold_out_random=automatic,
             shuffle=shuffle,
         )
+        self.accepts = accepts
         if self._needs_adapt():
             rows = data.adapt_rows()
             self.accepts.check_domain(rows.x)  # of a pipeline, those that are seen here

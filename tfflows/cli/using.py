@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from tfflows import questions
+from tfflows.checks import listed
 from tfflows.cli import columns, files, writing
-from tfflows.cli.console import Report, listed, mean_and_error, nats, note, progress
+from tfflows.cli.console import Report, mean_and_error, nats, note, progress
 from tfflows.cli.streams import Stream, hears, schema_of
 from tfflows.cli.tables import CHUNK, open_table
 from tfflows.plot import tables as pictures
