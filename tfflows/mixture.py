@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 from collections.abc import Sequence
 
@@ -83,11 +82,15 @@ class FlowMixture(Density):
         """Log-density in nats under each flow, `[n, K]`; arguments as in `log_prob`."""
         return self._over_rows("log_probs", x, context, batch_size)
 
-    @functools.wraps(Density.fit)
-    def fit(self, *args, **kwargs):
+    def fit(self, x, context=None, sample_weight=None, **kwargs):
+        """Trains flows and weights together; arguments, result and errors are those of `FlowModel.fit`.
+
+        Raises:
+          ValueError: for a flow with noise (`SoftFlow`), which `fit_each` trains.
+        """
         if any(flow.bijector.noise is not None for flow in self.flows):
             raise ValueError("Expected flows without noise to train together; got a SoftFlow: `fit_each` trains it.")
-        return super().fit(*args, **kwargs)
+        return super().fit(x, context, sample_weight, **kwargs)
 
     def fit_each(self, x, context=None, sample_weight=None, *, bootstrap: bool = False, **kwargs) -> list:
         """Fits every flow by itself, with `FlowModel.fit`, as an ensemble; their weights become equal.

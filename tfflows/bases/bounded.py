@@ -224,7 +224,7 @@ class NormalAndCircular(Base):
       bound: these are in [-bound, bound).
     """
 
-    def __init__(self, circular: Sequence[bool], bound: float, **kwargs):
+    def __init__(self, circular: Sequence[bool] | np.ndarray, bound: float, **kwargs):
         super().__init__(len(circular), **kwargs)
         if not bound > 0.0:
             raise ValueError(f"Expected bound > 0; got {bound}.")

@@ -65,7 +65,7 @@ class Coupling(Bijector):
     def __init__(
         self,
         transformer: Transformer,
-        mask: Sequence[bool],
+        mask: Sequence[bool] | np.ndarray,
         net: keras.layers.Layer,
         context_dim: int | None = None,
         event_shape: Sequence[int] | None = None,

@@ -99,7 +99,10 @@ class Standardize(_Normalization):
     """
 
     def __init__(
-        self, event_shape: int | Sequence[int], circular: Sequence[bool] | None = None, name: str | None = None
+        self,
+        event_shape: int | Sequence[int],
+        circular: Sequence[bool] | np.ndarray | None = None,
+        name: str | None = None,
     ):
         parameters = dict(locals())
         shape = (event_shape,) if isinstance(event_shape, int) else tuple(event_shape)

@@ -245,7 +245,7 @@ class MLP(FeedForward):
         activation="relu",
         *,
         residual: bool = False,
-        circular: bool | Sequence[bool] = False,
+        circular: bool | Sequence[bool] | np.ndarray = False,
         circular_bound: float = math.pi,
         **kwargs,
     ):

@@ -51,7 +51,7 @@ class MADE(FeedForward):
         *,
         order: Sequence[int] | None = None,
         residual: bool = False,
-        circular: bool | Sequence[bool] = False,
+        circular: bool | Sequence[bool] | np.ndarray = False,
         circular_bound: float = math.pi,
         **kwargs,
     ):
