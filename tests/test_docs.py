@@ -1,4 +1,4 @@
-"""The documentation: its code runs, its site builds without a warning, its links lead somewhere, its API is complete."""
+"""The documentation: its code runs, its site builds without a warning, its links and names exist."""
 
 import importlib
 import inspect
@@ -14,6 +14,7 @@ from urllib.parse import urlparse
 import griffe
 import numpy as np
 import pytest
+import tensorflow as tf
 from markdown.extensions.toc import slugify
 
 import tfflows
@@ -209,3 +210,31 @@ def test_arguments_in_docstrings_exist():
                 assert stated <= known, f"{full}: {stated - known}"
                 n_checked += len(stated)
     assert n_checked > 500
+
+
+def test_names_for_users_of_other_libraries_exist():
+    """The last columns of the tables name things of tfflows, and arguments of theirs: "FlowModel.fit(epochs=)"."""
+    n_names = 0
+    rows = re.findall(r"^\|.*\|$", (DOCS / "from_other_libraries.md").read_text(), flags=re.MULTILINE)
+    for row in rows:
+        cell = re.split(r"(?<!\\)\|", row)[-2]
+        for dotted, arguments in re.findall(r"`([A-Za-z][\w.]*)(?:\(([^)`]*)\))?`", cell):
+            value = tfflows
+            for part in dotted.split("."):
+                if inspect.ismodule(value) and not hasattr(value, part):
+                    value = importlib.import_module(f"{value.__name__}.{part}")
+                else:
+                    value = getattr(value, part)
+            known = inspect.signature(value).parameters if callable(value) else {}
+            assert set(re.findall(r"(\w+)=", arguments)) <= set(known), row
+            n_names += 1
+    assert n_names > 100
+
+
+@pytest.mark.usefixtures("without_xla")
+def test_what_does_not_distribute_yet():
+    """docs/how_to/distribute.md says so; whoever mends it changes both."""
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        flow = FlowModel(RealNVP(2, n_layers=1, hidden=(8,)))
+    with pytest.raises(TypeError, match="MirroredVariable"):
+        flow.fit(np.zeros((8, 2)), epochs=1)
