@@ -91,7 +91,7 @@ def outliers(path: Path, flow, x) -> None:
     strange = rng.uniform(low, high, size=(60, 2)).astype(np.float32)
     rows = np.concatenate([MOONS.sample(400, seed=4), strange])
     found = flow.outliers(rows, calibration=MOONS.sample(2000, seed=5), rate=0.01, seed=0)
-    figure = Figure(figsize=(5.6, 4.2), layout="constrained")
+    figure = Figure(figsize=(9.6, 5.6), layout="constrained")
     axis = figure.subplots()
     log_prob = flow.log_prob(grid).numpy().reshape(N_GRID, N_GRID)
     axis.pcolormesh(*places, np.exp(log_prob), cmap=PALE, vmax=np.exp(log_prob).max() * 1.6, rasterized=True)

@@ -34,7 +34,7 @@ LINKING = [
 HOSTS = {"arxiv.org", "doi.org", "localhost"}
 # One page each.
 MODULES = [name for name in tfflows.__all__ if inspect.ismodule(getattr(tfflows, name))]
-MODULES += ["inference", "inference.diagnostics", "schema", "serialization"]
+MODULES += ["inference", "inference.calibration", "inference.diagnostics", "schema", "serialization"]
 
 
 def name(path):
