@@ -111,7 +111,8 @@ class LatentDiagnostics(_Drawing):
 
     The logs `latent_ks` and `latent_ks_mean` are the largest and the mean Kolmogorov-Smirnov distance between a latent
     scalar and the base, in [0, 1]; up to 8 latents also have one each, `latent_ks_0` and so on. In epochs that are left
-    out they are NaN. n rows of a right flow have distances of about 0.9 / sqrt(n).
+    out they are NaN. n rows of a right flow have distances of about 0.9 / sqrt(n). For `EarlyStopping("latent_ks",
+    mode="min")` it comes first in the list of callbacks.
 
     Args:
       x: `[n, *event]`, data that are not fitted to; a thousand rows cost little.

@@ -135,7 +135,7 @@ def _histograms(axis, column, sets, limits, bins, truth):
     edges = np.linspace(*limits, n_bins + 1)
     if _is_whole(column):
         step = max(1, round((limits[1] - limits[0]) / n_bins))
-        edges = np.arange(np.ceil(limits[0]) - 0.5, limits[1] + step, step)
+        edges = np.arange(np.ceil(limits[0]) - 0.5, np.floor(limits[1]) + 0.5 + 0.99 * step, step)
     for each in sets:
         heights = np.histogram(each.rows, edges, weights=each.weights)[0].astype(np.float64)
         heights /= max(np.sum(heights * np.diff(edges)), 1e-300)
@@ -157,7 +157,7 @@ def _pair(axis, columns, sets, limits, masses, bins):
         if has_contours:
             canvas.module("corner").hist2d(
                 *each.rows.T,
-                bins=bins or MOST_BINS,
+                bins=[bins or n for n in _cells(each.points(), limits)],
                 range=limits.tolist(),
                 weights=each.weights,
                 levels=masses,
@@ -183,6 +183,13 @@ def _pair(axis, columns, sets, limits, masses, bins):
             zorder=1 + order,
             rasterized=True,
         )
+
+
+def _cells(points, limits) -> np.ndarray:
+    """How many bins for a contour between limits: fine ones, where points `[n, 2]` take up little of these."""
+    taken = np.diff(np.quantile(points, [0.002, 0.998], axis=0), axis=0)[0]
+    wide = np.diff(limits, axis=1)[:, 0] / np.maximum(taken, 1e-300)
+    return np.clip(MOST_BINS * wide, MOST_BINS, 5 * MOST_BINS).astype(int)
 
 
 def _mark(axis, x, y):
@@ -234,9 +241,10 @@ def _limits(limits, sets, columns, truths) -> np.ndarray:
         if column.categories is not None:
             found.append((-0.6, len(column.categories) - 0.4))
             continue
-        values = np.concatenate([each.column(i).points(100_000) for each in sets])
-        low, high = np.quantile(values, [0.002, 0.998])
-        low, high = (low, high) if truth is None else (min(low, truth), max(high, truth))
+        # Each has a say, however many there are of the others.
+        ends = [np.quantile(each.column(i).points(100_000), [0.002, 0.998]) for each in sets]
+        ends = np.array(ends if truth is None else [*ends, [truth, truth]])
+        low, high = ends[:, 0].min(), ends[:, 1].max()
         margin = 0.05 * (high - low) or 0.5
         found.append((low - margin, high + margin))
     return np.array(found)

@@ -141,7 +141,7 @@ def _draw_two(ax, subject, grid, x, drawn, masses, max_points, units):
         spread = np.array([0.6 * is_whole(domain) for domain in subject.domain])
         points = np.stack([_wrapped(x[some, i], domain) for i, domain in enumerate(subject.domain)], axis=1)
         points += spread * np.random.default_rng(1).uniform(-0.5, 0.5, points.shape)
-        alpha = float(np.clip(400.0 / len(points), 0.25, 0.8))
+        alpha = float(np.clip(400.0 / len(points), 0.2, 0.8))
         ax.scatter(*points.T, s=4, color="black", alpha=alpha, linewidths=0, rasterized=True, zorder=2)
         handles.append(_handle("data", marker="o", linestyle="", markersize=3, color="black"))
     if not any(map(is_whole, subject.domain)):
@@ -150,7 +150,9 @@ def _draw_two(ax, subject, grid, x, drawn, masses, max_points, units):
             if np.min(log_prob) < level < np.max(log_prob):
                 floor = np.maximum(log_prob, level - 50.0)  # contours cannot be told of -inf
                 ax.contour(*grid, floor.T, levels=[level], colors="tab:red", linestyles=[style], linewidths=1.3)
-                handles.append(_handle(f"{canvas.per_cent(mass)} of the mass", color="tab:red", linestyle=style))
+                handles.append(_handle(canvas.per_cent(mass), color="tab:red", linestyle=style))
+        if len(handles) > (x is not None):
+            handles[-1].set_label(f"{handles[-1].get_label()} of the mass")
     if handles:
         # Above: inside it would hide what is dense.
         above = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1.0), "borderaxespad": 0.1}

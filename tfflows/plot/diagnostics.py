@@ -136,7 +136,7 @@ def calibration(
     for i, axis in zip(chosen, axes.flat, strict=False):
         _histogram(axis, u[:, i], bins, level)
         axis.set_title(f"{names[i]}: {_verdict(tests, i)}", fontsize="small")
-        axis.set_xlabel("rank among draws / number", fontsize="small")
+        axis.set_xlabel("share of draws below", fontsize="small")
     for axis in axes.flat[k:]:
         axis.set_axis_off()
     for axis in axes[:, 0]:

@@ -9,13 +9,13 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfflows.bijectors import Chain, Invert, Permutation
+from tfflows.bijectors import Blockwise, Chain, Invert, Permutation
 from tfflows.bijectors.base import Bijector, describe
 from tfflows.plot import canvas
 from tfflows.plot.subject import Subject, spread
 
 MOST_PANELS = 12
-N_POINTS = 121  # of each line
+N_POINTS = 201  # of each line
 N_DRAWS = 400
 
 
@@ -65,7 +65,7 @@ def stages(flow, z, context=None) -> list[Stage]:
     for i in reversed(range(len(parts))):
         value = Chain([parts[i]]).forward_and_log_det(value, heard)[0]
         if not isinstance(parts[i], Permutation):
-            found.append(stage(describe(parts[i]), orders[i], inside if i else outside))
+            found.append(stage(_name(parts[i]), orders[i], inside if i else outside))
     return found
 
 
@@ -113,10 +113,10 @@ def warp(
     if subject.n_dim == 1:
         figure = _one_number(flow, subject, limits, names[0], units, figure)
     else:
-        lines = grid(_latent_limits(flow, limits), canvas.check_count(n_lines, "n_lines", 2))
+        lines = grid(_latent_limits(flow, subject, limits), canvas.check_count(n_lines, "n_lines", 2))
         way = _way(flow, lines, context, seed)
         chosen = _chosen(layers, len(way))
-        n_columns = min(len(chosen), 4 if len(chosen) != 6 and len(chosen) != 5 else 3)
+        n_columns = min(len(chosen), min((4, 3), key=lambda n: -len(chosen) % n))  # with the fewest gaps
         n_rows = -(-len(chosen) // n_columns)
         figure = canvas.new_figure((2.7 * n_columns, 2.8 * n_rows), figure)
         axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
@@ -177,7 +177,7 @@ def warping(
     if not (seconds > 0.0 and pause >= 0.0 and size >= 64 and size % 1 == 0):
         raise ValueError(f"Expected seconds > 0, pause >= 0, a whole size >= 64; got {seconds}, {pause}, {size}.")
     n_frames = canvas.check_count(n_frames, "n_frames", 2)
-    lines = grid(_latent_limits(flow, limits), canvas.check_count(n_lines, "n_lines", 2))
+    lines = grid(_latent_limits(flow, subject, limits), canvas.check_count(n_lines, "n_lines", 2))
     way = _way(flow, lines, context, seed)
     n_steps = max(1, round((n_frames - 1) / max(len(way) - 1, 1)))
     figure = canvas.new_figure((size / 100, size / 100))
@@ -232,7 +232,7 @@ def _periods(flow, subject) -> tuple[np.ndarray, np.ndarray]:
     return inside, outside
 
 
-def _latent_limits(flow, limits) -> np.ndarray:
+def _latent_limits(flow, subject, limits) -> np.ndarray:
     if limits is not None:
         found = np.asarray(limits, np.float64)
         found = np.tile(found, (flow.base.event_shape[0], 1)) if found.shape == (2,) else found
@@ -244,7 +244,8 @@ def _latent_limits(flow, limits) -> np.ndarray:
         ends = flow.base.quantile(np.tile(shares[:, np.newaxis], flow.base.event_shape))
     except ValueError:  # a base of dependent scalars
         ends = np.quantile(flow.base.sample([4000], np.array([0, 1], np.int32)), shares, axis=0)
-    return np.asarray(ends, np.float64).T
+    period = _periods(flow, subject)[0]
+    return np.where(np.isnan(period), np.asarray(ends, np.float64).T, np.cumsum(period, axis=1))
 
 
 def _way(flow, lines, context, seed) -> list[Stage]:
@@ -280,10 +281,18 @@ def _draw_lines(axis, curves):
 
 def _heading(i, way) -> str:
     last = len(way) - 1
-    name = way[i].name.split(":")[0].split(",")[0]
     if i == 0:
         return "latent"
-    return f"data, after {name}" if i == last else f"{i}: {name}"
+    return f"data, after {way[i].name}" if i == last else f"{i}: {way[i].name}"
+
+
+def _name(part) -> str:
+    """Of a layer in one or two words; of columns' maps theirs."""
+    if isinstance(part, Blockwise):
+        return ", ".join(dict.fromkeys(_name(block) for block in part.blocks)) or "columns"
+    if isinstance(part, Chain):
+        return _name(part.bijectors[0])
+    return describe(part).split(":")[0].split(",")[0].split("(")[0]
 
 
 def _chosen(layers, n: int) -> list[int]:
@@ -325,7 +334,7 @@ def _frame(axis, way, i, t, lines):
 
 def _one_number(flow, subject, limits, name, units, figure):
     """The map x(z), and both densities on its margins."""
-    low, high = _latent_limits(flow, limits)[0]
+    low, high = _latent_limits(flow, subject, limits)[0]
     z = np.linspace(low, high, 1000)
     x, log_det = _decoded(flow, subject, z[:, np.newaxis])
     log_base = np.asarray(flow.base.log_prob(tf.constant(z[:, np.newaxis], flow.accepts.dtype)), np.float64)
