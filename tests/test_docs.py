@@ -5,6 +5,7 @@ import inspect
 import logging
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -88,6 +89,16 @@ def test_commands_are_those_that_run():
                 assert all((ROOT / script).exists() for script in scripts), line
 
 
+@pytest.mark.usefixtures("without_xla")
+def test_pictures_of_the_idea(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["pictures.py", "--quick", "--output", str(tmp_path)])
+    runpy.run_path(str(DOCS / "pictures.py"), run_name="__main__")
+    assert "held-out log-likelihood" in capsys.readouterr().out
+    drawn = {path.name for path in tmp_path.iterdir()}
+    assert drawn == {path.name for path in (DOCS / "pictures").iterdir()}
+    assert all((tmp_path / picture).stat().st_size > 10_000 for picture in drawn)
+
+
 # Links.
 
 
@@ -145,6 +156,11 @@ def test_site_needs_no_network(site):
         loaded = re.findall(r'<(?:script|img)[^>]*src="([^"]*)"', html)
         loaded += re.findall(r'<link[^>]*rel="(?:stylesheet|preconnect|icon)"[^>]*href="([^"]*)"', html)
         assert not [link for link in loaded if urlparse(link).scheme or link.startswith("//")], page
+
+
+def test_every_table_of_the_benchmarks_is_there():
+    included = set(re.findall(r'--8<-- "(\w+\.md):2"', (DOCS / "benchmarks.md").read_text()))
+    assert included == {path.name for path in (ROOT / "benchmarks" / "results").glob("*.md")}
 
 
 def public_names(module):
