@@ -135,11 +135,6 @@ def main() -> None:
     formula(folder / "formula.png", flow, x)
     samples(folder / "samples.png", flow, x)
     outliers(folder / "outliers.png", flow, x)
-    figure = Figure(figsize=(9.6, 4.0), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(1.4, 1.0))
-    plot.density(flow, held_out[:1000], ax=left)
-    plot.coverage(flow, held_out[:2000], ax=right)
-    figure.savefig(folder / "checks.png", dpi=150)
 
 
 if __name__ == "__main__":

@@ -27,9 +27,10 @@ from tfflows import (
     plot,
 )
 from tfflows.bijectors import Permutation, Standardize
+from tfflows.plot.stages import Stage, stages
 from tfflows.schema import Column
 
-warps = sys.modules["tfflows.plot.warp"]
+warps = sys.modules["tfflows.plot.warp"]  # the module, whose name its function took
 
 
 def plain(bijector, *args, x=None, context=None, spread=0.3, **kwargs):
@@ -109,6 +110,22 @@ def test_picture_of_two_numbers_is_the_density(bent):
     assert image.colorbar.ax.get_ylabel() == "density [1/m$^2$]"
 
 
+def test_contexts_of_nets_and_classes():
+    net = keras.layers.Dense(2)
+    three = np.concatenate([C, C**2, C], axis=1)
+    flow = plain(RealNVP(1, n_layers=1, context_dim=2), context_net=net, context_shape=(3,), x=X[:, :1], context=three)
+    places, heights = plot.density(flow, context=three[7]).lines[0].get_data()
+    expected = np.exp(flow.log_prob(places[:, None], np.repeat(three[7:8], len(places), axis=0)))
+    np.testing.assert_allclose(heights, expected, rtol=1e-4)
+    assert plot.warp(flow, context=three[7]).axes
+    labels = np.arange(400) % 3
+    flow = plain(RealNVP(1, n_layers=1, context_dim=3), n_classes=3, x=X[:, :1], context=labels)
+    places, heights = plot.density(flow, context=2).lines[0].get_data()
+    np.testing.assert_allclose(heights, np.exp(flow.log_prob(places[:, None], np.full(len(places), 2))), rtol=1e-4)
+    with pytest.raises(ValueError, match="Expected one condition"):
+        plot.density(flow, context=[0, 1])
+
+
 def test_distributions_of_others():
     toy = datasets.Gaussian1D(2.0, 0.5)
     places, heights = plot.density(toy).lines[0].get_data()
@@ -153,6 +170,8 @@ def test_domains_bound_the_picture():
     assert turned.get_xlim() == (0.0, 24.0)
     points = next(c for c in turned.collections if len(c.get_offsets()) == 400).get_offsets()
     np.testing.assert_allclose(np.sort(points[:, 0]), np.sort(table[:, 0]), atol=1e-4)
+    with pytest.raises(ValueError, match=r"in column 1 of x; got -1"):
+        plot.density(flow, [[3.0, -1.0]])
     with pytest.raises(ValueError, match="Expected limits with some of the domain between them"):
         plot.density(flow, limits=[(0, 24), (-3, -1)])
     simplex = FlowModel(RealNVP(1, n_layers=1, hidden=(4,)), domain=[Domain.simplex(2)])
@@ -300,10 +319,9 @@ def test_grid_ends_where_decode_puts_it(bent):
     grid = np.array([[[a, b] for b in np.linspace(-1, 1, warps.N_POINTS)] for a in (-2, 0, 2)])
     other = np.array([[[a, b] for a in np.linspace(-2, 2, warps.N_POINTS)] for b in (-1, 0, 1)])
     every = np.concatenate([grid, other])
-    # MAF of two layers: the second goes from the last scalar to the first, with the scalars reversed before and after.
-    np.testing.assert_allclose(np.sort(drawn_lines(first[0]), axis=0), np.sort(every, axis=0), atol=1e-5)
+    np.testing.assert_allclose(drawn_lines(first[0]), every, atol=1e-5)
     expected = bent.decode(every.reshape(-1, 2).astype(np.float32)).numpy().reshape(every.shape)
-    np.testing.assert_allclose(np.sort(drawn_lines(last), axis=0), np.sort(expected, axis=0), atol=1e-4)
+    np.testing.assert_allclose(drawn_lines(last), expected, atol=1e-4)
     assert "Standardize" in last.get_title()
     assert len(figure.axes) == 4  # the latents, two layers, the data
     assert len(plot.warp(bent, layers=2).axes) == 2
@@ -316,12 +334,13 @@ def test_stages_keep_the_columns_in_their_places():
     with pytest.raises(ValueError, match="Expected a flow of 1 or 2 numbers; got 3"):
         plot.warp(flow)
     x = RNG.normal(size=(50, 2)) * [1.0, 100.0]
-    flow = FlowModel(Chain([Permutation.reverse(2), Standardize(2), Permutation.reverse(2), Standardize(2)]))
+    turned = Invert(Chain([Standardize(2), Permutation.reverse(2)]))
+    flow = FlowModel(Chain([Permutation.reverse(2), Standardize(2), turned]))
     flow.compile(jit_compile=False)
     flow.adapt(x)
     z = flow.encode(x).numpy()
-    way = warps.stages(flow, z)
-    assert [stage.name for stage in way] == ["latent", "Standardize", "Standardize"]
+    way = stages(flow, z)
+    assert [stage.name for stage in way] == ["latent", "inverse Standardize", "Standardize"]
     for stage in way:
         for i in range(2):
             assert abs(np.corrcoef(stage.values[:, i], x[:, i])[0, 1]) == pytest.approx(1.0, abs=1e-4)
@@ -348,7 +367,7 @@ def test_warping_is_a_gif_whose_circles_have_no_seam(tmp_path):
     flow = plain(CouplingRQNSF(2, n_layers=2, hidden=(4,), n_bins=3), domain=domain, x=np.abs(X))
     path = plot.warping(flow, tmp_path / "w.gif", n_frames=13, seconds=1.2, pause=0.5, size=64, n_lines=3)
     with Image.open(path) as image:
-        way = warps.stages(flow, np.zeros([1, 2]))
+        way = stages(flow, np.zeros([1, 2]))
         assert image.n_frames == (len(way) - 1) * round(12 / (len(way) - 1)) + 1
         assert image.size == (64, 64)
         durations = []
@@ -357,13 +376,22 @@ def test_warping_is_a_gif_whose_circles_have_no_seam(tmp_path):
             durations.append(image.info["duration"])
     assert durations[0] == durations[-1] == durations[1] + 500
     assert [p.name for p in tmp_path.iterdir()] == ["w.gif"]
-    # A line that crosses the seam is cut there: no piece of it goes all the way back.
+    # What a layer turns by more than half a circle, it turns together.
+    lines = warps.grid(np.array([[-5.0, 5.0], [-1.0, 1.0]]), 3)
+    period = np.array([[-5.0, 10.0], [np.nan, np.nan]])
+    before = Stage("", lines.reshape(-1, 2), period)
+    moved = 4.0 + 3.0 * np.sin(2.0 * np.pi * before.values[:, 0] / 10.0)  # from 1 to 7 of 10
+    after = np.stack([np.mod(before.values[:, 0] + moved + 5.0, 10.0) - 5.0, before.values[:, 1]], axis=1)
+    turns = warps.turned(before, Stage("", after, period), 3)
+    np.testing.assert_allclose(turns[:, 0], moved / 10.0, atol=1e-12)
+    # A line that crosses the seam goes on beyond it, and comes in on the other side.
     figure = plot.warp(flow, n_lines=3)
     last = next(axis for axis in figure.axes if axis.get_title().startswith("data"))
     assert last.get_xlim() == (0.0, 24.0)
     steps = np.abs(np.diff(drawn_lines(last)[..., 0], axis=1))
-    assert np.nanmax(steps) < 12.0
-    assert np.isnan(steps).any()
+    assert steps.max() < 12.0
+    assert drawn_lines(last)[..., 0].min() < 0.0
+    assert drawn_lines(last)[..., 0].max() > 24.0
     for arguments, text in (
         ({"path": tmp_path / "a.png"}, "ending in .gif"),
         ({"seconds": 0.0}, "Expected seconds > 0"),
@@ -379,14 +407,14 @@ def test_warping_is_a_gif_whose_circles_have_no_seam(tmp_path):
 def test_inverted_chains_are_taken_apart(bent):
     flow = FlowModel(Invert(bent.bijector))
     z = RNG.normal(size=(20, 2)).astype(np.float32)
-    way = warps.stages(flow, z)
+    way = stages(flow, z)
     assert len(way) == 4
     np.testing.assert_allclose(way[-1].values, flow.bijector.forward(z), atol=1e-4)
     with pytest.raises(ValueError, match="Expected layers from 0 to 3; got"):
         plot.warp(flow, layers=[4])
     with pytest.raises(ValueError, match="Expected a FlowModel, with one latent space"):
         plot.warp(FlowMixture([bent]))
-    assert len(warps.stages(FlowModel(Chain([Standardize(2)])), z)) == 2
+    assert len(stages(FlowModel(Chain([Standardize(2)])), z)) == 2
 
 
 # Training.
@@ -447,7 +475,7 @@ def test_no_screen_and_no_pyplot(gaussian):
     plt.close("all")
     plot.density(gaussian, n_grid=5)
     plot.corner(X)
-    plot.warp(gaussian)
+    plot.warp(gaussian, figure=Figure().subfigures(1, 2)[0])
     plot.training({"loss": [1.0]})
     axis = Figure().subplots()
     assert plot.images(np.zeros([1, 4, 4, 1]), ax=axis) is axis.figure

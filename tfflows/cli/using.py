@@ -12,7 +12,7 @@ from tfflows import plot as pictures
 from tfflows import questions
 from tfflows.cli import columns, files, writing
 from tfflows.cli.console import Report, listed, mean_and_error, nats, note, progress
-from tfflows.cli.streams import Stream, hears, schema_of
+from tfflows.cli.streams import Stream, by_name, hears, schema_of
 from tfflows.cli.tables import CHUNK, open_table
 from tfflows.schema import Schema
 
@@ -223,8 +223,9 @@ def plot(model, data, out, n, only, given, drop_missing, seed, force) -> Report:
         else:  # as many as there are data, each given the context of one
             drawn = np.concatenate([part for part, _ in _draws(flow, schema, 1, iter([conditions]), 1.0, seed)])
         described = [schema.columns[i] for i in chosen]
-        if len(schema.columns) == 1 and not schema.context:  # of one number the density itself
-            pictures.density(flow, rows, labels=_names(described), path=path)
+        if len(schema.columns) == 1 and not schema.context and not flow.accepts.is_discrete:
+            with by_name(schema):
+                pictures.density(flow, rows, labels=_names(described), path=path)  # itself, not draws
         else:
             below = None if rows is None else rows[:, chosen]
             pictures.corner(drawn[:, chosen], below, columns=described, names=("draws", "data"), path=path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def density(
     n_grid = canvas.check_count(n_grid or (1000, 150)[subject.n_dim - 1], "n_grid", 2)
     x = subject.data(x)
     drawn = subject.draws(N_DRAWS, seed)
-    limits = subject.limits(limits, x, drawn)
+    limits = subject.limits(limits, x, None if drawn is None else drawn[0])
     names = canvas.with_units(subject.labels(labels), units)
     grid = [_places(domain, ends, n_grid) for domain, ends in zip(subject.domain, limits, strict=True)]
     ax = canvas.new_axes(ax, (5.0, 3.6) if subject.n_dim == 1 else (5.4, 4.6))
@@ -145,8 +146,8 @@ def _draw_two(ax, subject, grid, x, drawn, masses, max_points, units):
         ax.scatter(*points.T, s=4, color="black", alpha=alpha, linewidths=0, rasterized=True, zorder=2)
         handles.append(_handle("data", marker="o", linestyle="", markersize=3, color="black"))
     if not any(map(is_whole, subject.domain)):
-        levels = region_levels(subject, masses, drawn, log_prob, _step(grid[0]) * _step(grid[1]))
-        for style, (mass, level) in zip(canvas.STYLES * len(levels), zip(masses, levels, strict=True), strict=False):
+        levels = region_levels(masses, drawn, log_prob, _step(grid[0]) * _step(grid[1]))
+        for style, mass, level in zip(itertools.cycle(canvas.STYLES), masses, levels, strict=False):
             if np.min(log_prob) < level < np.max(log_prob):
                 floor = np.maximum(log_prob, level - 50.0)  # contours cannot be told of -inf
                 ax.contour(*grid, floor.T, levels=[level], colors="tab:red", linestyles=[style], linewidths=1.3)
@@ -161,16 +162,16 @@ def _draw_two(ax, subject, grid, x, drawn, masses, max_points, units):
         )
 
 
-def region_levels(subject, masses, drawn, log_prob, cell: float) -> np.ndarray:
+def region_levels(masses, drawn, log_prob, cell: float) -> np.ndarray:
     """The log-densities at the edges of the highest-density regions that hold each of `masses`.
 
     Args:
-      drawn: of draws `[n, D]` they are quantiles, which hold wherever the picture ends; None if there are none.
+      drawn: draws and their log-densities, whose quantiles they are, wherever the picture ends; None if there are none.
       log_prob: of a grid's cells, whose masses are added up without draws.
       cell: volume of a cell.
     """
     if drawn is not None:
-        return np.quantile(subject.log_prob(drawn), 1.0 - np.asarray(masses))
+        return np.quantile(drawn[1], 1.0 - np.asarray(masses))
     descending = np.sort(log_prob, axis=None)[::-1]
     held = np.cumsum(np.exp(descending) * cell)
     return np.append(descending, -np.inf)[np.searchsorted(held, masses)]

@@ -73,15 +73,15 @@ class Subject:
             return tf.nest.map_structure(lambda v: None if v is None else repeat(v), self._heard)
         return estimates.repeated(self._heard, n)
 
-    def draws(self, n: int, seed: int) -> np.ndarray | None:
-        """Draws `[n, D]`; None if it has none."""
+    def draws(self, n: int, seed: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """Draws `[n, D]` and their log-densities `[n]`; None if it has none."""
         if not callable(getattr(self.flow, "sample", None)):
             return None
-        if self.accepts is None:
-            drawn = self.flow.sample(n, seed=seed)
-        else:
-            drawn = estimates.draws(self.flow, n, self.context, seed)[0]
-        return np.asarray(drawn, np.float64).reshape(n, self.n_dim)
+        if self.accepts is not None:
+            drawn, log_prob = estimates.draws(self.flow, n, self.context, seed)
+            return np.asarray(drawn, np.float64), log_prob
+        drawn = np.asarray(self.flow.sample(n, seed=seed), np.float64).reshape(n, self.n_dim)
+        return drawn, self.log_prob(drawn)
 
     def data(self, x) -> np.ndarray | None:
         """Data `[n, D]`, checked."""
@@ -89,6 +89,7 @@ class Subject:
             return None
         if self.accepts is not None:
             x = self.accepts.value(x)
+            self.accepts.check_domain(x)
         x = np.asarray(x, np.float64)
         x = x[:, np.newaxis] if x.ndim == 1 and self._is_scalar else x
         if x.ndim != 2 or x.shape[1] != self.n_dim or len(x) == 0 or not np.all(np.isfinite(x)):

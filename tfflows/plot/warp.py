@@ -4,69 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from tfflows.bijectors import Blockwise, Chain, Invert, Permutation
-from tfflows.bijectors.base import Bijector, describe
 from tfflows.plot import canvas
-from tfflows.plot.subject import Subject, spread
+from tfflows.plot.stages import Stage, periods, stages, subject_of
+from tfflows.plot.subject import spread
 
 MOST_PANELS = 12
 N_POINTS = 201  # of each line
 N_DRAWS = 400
-
-
-class Stage(NamedTuple):
-    """Points on their way from the latent to the data.
-
-    Args:
-      name: of the layer that they come out of.
-      values: `[n, D]`, in the order of the data's columns.
-      period: of circular columns where they begin and how long they are, `[D, 2]`; NaN for the others.
-    """
-
-    name: str
-    values: np.ndarray
-    period: np.ndarray
-
-
-def stages(flow, z, context=None) -> list[Stage]:
-    """Latents `[n, D]` as each layer of a flow passes them on: the latents first, the data last.
-
-    Permutations are no stages: they name the columns anew, and here every column keeps the place it has in the data.
-
-    Args:
-      flow: a `FlowModel` of vectors, whose latents are as wide.
-      context: one condition, if it is conditional.
-    """
-    subject = _subject(flow, context)
-    heard = flow._hear(None if subject.row is None else tf.convert_to_tensor(subject.row))
-    value = tf.convert_to_tensor(z, flow.accepts.dtype)
-    if heard is not None:
-        heard = tf.broadcast_to(heard, [len(z), heard.shape[-1]])
-    parts = _parts(flow.bijector)
-    # Of each part's latents, which column of the data they stand for.
-    orders = [np.arange(subject.n_dim)]
-    for part in parts:
-        order = orders[-1]
-        if isinstance(part, Permutation):
-            order = np.asarray(part.inverse(tf.constant(order[np.newaxis], part.dtype)))[0].astype(int)
-        orders.append(order)
-    inside, outside = _periods(flow, subject)
-
-    def stage(name, order, period):
-        place = np.argsort(order)
-        return Stage(name, np.asarray(value, np.float64)[:, place], period)
-
-    found = [stage("latent", orders[-1], inside if parts else outside)]
-    for i in reversed(range(len(parts))):
-        value = Chain([parts[i]]).forward_and_log_det(value, heard)[0]
-        if not isinstance(parts[i], Permutation):
-            found.append(stage(_name(parts[i]), orders[i], inside if i else outside))
-    return found
 
 
 def warp(
@@ -108,7 +56,7 @@ def warp(
     Raises:
       ValueError: for flows of more numbers, or without a single latent space; for other limits or layers.
     """
-    subject = _subject(flow, context)
+    subject = subject_of(flow, context)
     names = canvas.with_units(subject.labels(labels), units)
     if subject.n_dim == 1:
         figure = _one_number(flow, subject, limits, names[0], units, figure)
@@ -129,9 +77,8 @@ def warp(
             axis.set_xlim(*_limits_of(way[i])[0])
             axis.set_ylim(*_limits_of(way[i])[1])
             axis.set_title(_heading(i, way), fontsize="small")
-        axes[chosen.index(len(way) - 1) if len(way) - 1 in chosen else 0].set(
-            **dict(zip(("xlabel", "ylabel"), names if len(way) - 1 in chosen else ("", ""), strict=True))
-        )
+        if len(way) - 1 in chosen:
+            axes[chosen.index(len(way) - 1)].set(xlabel=names[0], ylabel=names[1])
     if title:
         figure.suptitle(title)
     canvas.save(figure, path)
@@ -153,7 +100,7 @@ def warping(
 ) -> Path:
     """A GIF of a latent grid of a flow of two numbers that becomes data, layer after layer, over and over.
 
-    Between layers points go straight (circular ones the short way round), slowly at both ends. The file appears whole
+    Between layers points go straight, or round their circles, slowly at both ends. The file appears whole
     or not at all.
 
     Args:
@@ -171,7 +118,7 @@ def warping(
       ValueError: as `warp` does; for other numbers of frames, times and sizes.
     """
     path = canvas.gif_path(path)
-    subject = _subject(flow, context)
+    subject = subject_of(flow, context)
     if subject.n_dim != 2:
         raise ValueError(f"Expected a flow of 2 numbers; got {subject.n_dim}.")
     if not (seconds > 0.0 and pause >= 0.0 and size >= 64 and size % 1 == 0):
@@ -201,37 +148,6 @@ def grid(limits: np.ndarray, n_lines: int) -> np.ndarray:
     return np.stack([first, second])
 
 
-def _subject(flow, context) -> Subject:
-    if not hasattr(flow, "encode") or not isinstance(getattr(flow, "bijector", None), Bijector):
-        raise ValueError(f"Expected a FlowModel, with one latent space; got {flow!r}.")
-    subject = Subject(flow, context)
-    if subject.n_dim > 2 or flow.base.event_shape != (subject.n_dim,):
-        raise ValueError(f"Expected a flow of 1 or 2 numbers; got {subject.n_dim}, latents {flow.base.event_shape}.")
-    return subject
-
-
-def _parts(bijector) -> list:
-    """The parts of a chain, from the data to the latent, those of chains in it too."""
-    if isinstance(bijector, Chain):
-        return [part for inner in bijector.bijectors for part in _parts(inner)]
-    if isinstance(bijector, Invert):
-        inside = _parts(bijector.parameters["bijector"])
-        return [Invert(part) for part in reversed(inside)] if len(inside) > 1 else [bijector]
-    return [bijector]
-
-
-def _periods(flow, subject) -> tuple[np.ndarray, np.ndarray]:
-    """Of circular columns, where they begin and their period, `[D, 2]`: in the latent space, and as data."""
-    inside = np.full((subject.n_dim, 2), np.nan)
-    outside = inside.copy()
-    for i, domain in enumerate(subject.domain):
-        if domain.kind == "circle":
-            bound = getattr(flow.base, "bound", None) or flow.bijector.circle_bound
-            inside[i] = -bound, 2.0 * bound
-            outside[i] = domain.low, domain.high - domain.low
-    return inside, outside
-
-
 def _latent_limits(flow, subject, limits) -> np.ndarray:
     if limits is not None:
         found = np.asarray(limits, np.float64)
@@ -244,7 +160,7 @@ def _latent_limits(flow, subject, limits) -> np.ndarray:
         ends = flow.base.quantile(np.tile(shares[:, np.newaxis], flow.base.event_shape))
     except ValueError:  # a base of dependent scalars
         ends = np.quantile(flow.base.sample([4000], np.array([0, 1], np.int32)), shares, axis=0)
-    period = _periods(flow, subject)[0]
+    period = periods(flow, subject)[0]
     return np.where(np.isnan(period), np.asarray(ends, np.float64).T, np.cumsum(period, axis=1))
 
 
@@ -255,12 +171,18 @@ def _way(flow, lines, context, seed) -> list[Stage]:
 
 
 def _split(stage, lines):
-    """A stage's lines `[2 n, n_points, 2]`, cut where they cross a seam, and its draws."""
+    """A stage's lines `[2, n, n_points, 2]`, and its draws.
+
+    Lines that cross the seam of a circle go on beyond it, and are there once more for each turn that shows a part.
+    """
     n = lines.size // 2
-    curves = stage.values[:n].reshape(-1, N_POINTS, 2).copy()
-    half = np.where(np.isnan(stage.period[:, 1]), np.inf, 0.5 * stage.period[:, 1])
-    jumps = np.any(np.abs(np.diff(curves, axis=1)) > half, axis=2)
-    curves[:, 1:][jumps] = np.nan
+    curves = stage.values[:n].reshape(lines.shape).copy()
+    for i, (start, length) in enumerate(stage.period):
+        if np.isfinite(length):
+            curves[..., i] = np.unwrap(curves[..., i], period=length, axis=2)
+            turns = np.floor((curves[..., i] - start) / length)
+            shifts = np.arange(-turns.max(), 1.0 - turns.min())
+            curves = np.concatenate([curves + length * shift * np.eye(2)[i] for shift in shifts], axis=1)
     return curves, stage.values[n:]
 
 
@@ -271,12 +193,9 @@ def _limits_of(stage) -> np.ndarray:
 
 def _draw_lines(axis, curves):
     collections = canvas.module("matplotlib.collections")
-    half = len(curves) // 2
-    for part, style in ((curves[:half], ("-", "black", 0.9)), (curves[half:], ("--", "tab:blue", 0.9))):
-        line, colour, width = style
-        axis.add_collection(
-            collections.LineCollection(list(part), linestyles=line, colors=colour, linewidths=width, zorder=2)
-        )
+    for part, style, colour in zip(curves, ("-", "--"), ("black", "tab:blue"), strict=True):
+        lines = collections.LineCollection(list(part), linestyles=style, colors=colour, linewidths=0.9, zorder=2)
+        axis.add_collection(lines)
 
 
 def _heading(i, way) -> str:
@@ -284,15 +203,6 @@ def _heading(i, way) -> str:
     if i == 0:
         return "latent"
     return f"data, after {way[i].name}" if i == last else f"{i}: {way[i].name}"
-
-
-def _name(part) -> str:
-    """Of a layer in one or two words; of columns' maps theirs."""
-    if isinstance(part, Blockwise):
-        return ", ".join(dict.fromkeys(_name(block) for block in part.blocks)) or "columns"
-    if isinstance(part, Chain):
-        return _name(part.bijectors[0])
-    return describe(part).split(":")[0].split(",")[0].split("(")[0]
 
 
 def _chosen(layers, n: int) -> list[int]:
@@ -313,11 +223,9 @@ def _frame(axis, way, i, t, lines):
     a, b = way[i], way[i + 1]
     period = (1.0 - t) * a.period + t * b.period
     start, length = period.T
-    # Of circles, in turns: the short way.
-    turns = [(stage.values - stage.period[:, 0]) / stage.period[:, 1] for stage in (a, b)]
-    between = turns[0] + t * (np.mod(turns[1] - turns[0] + 0.5, 1.0) - 0.5)
-    round_ = start + length * np.mod(between, 1.0)
-    values = np.where(np.isnan(period[:, 0]), (1.0 - t) * a.values + t * b.values, round_)
+    turns = np.mod((a.values - a.period[:, 0]) / a.period[:, 1] + t * turned(a, b, lines.shape[1]), 1.0)
+    straight = (1.0 - t) * a.values + t * b.values
+    values = np.where(np.isnan(length), straight, start + length * turns)
     curves, points = _split(Stage("", values, period), lines)
     axis.clear()
     _draw_lines(axis, curves)
@@ -330,6 +238,23 @@ def _frame(axis, way, i, t, lines):
     axis.set_title(name, fontsize="small")
     axis.tick_params(labelsize="x-small")
     return canvas.pixels(axis)
+
+
+def turned(a: Stage, b: Stage, n_lines: int) -> np.ndarray:
+    """By how many turns circular columns go from one stage to the next, `[n, D]`: neighbours in the grid alike.
+
+    Each on its own could go either way round; where a layer turns some by more than half a circle, lines would tear.
+    """
+    away = np.subtract(*((stage.values - stage.period[:, 0]) / stage.period[:, 1] for stage in (b, a)))
+    n = 2 * n_lines * N_POINTS
+    along = np.unwrap(away[:n].reshape(2, n_lines, N_POINTS, -1), period=1.0, axis=2)
+    ends = np.unwrap(along[:, :, 0], period=1.0, axis=1)
+    along += (ends - along[:, :, 0])[:, :, np.newaxis]
+    along -= np.rint(along[:, :1, :1] - along[:1, :1, :1])  # both families begin in one corner
+    middle = np.median(along, axis=(0, 1, 2))
+    along, middle = along - np.rint(middle), middle - np.rint(middle)
+    others = middle + np.mod(away[n:] - middle + 0.5, 1.0) - 0.5
+    return np.concatenate([along.reshape(n, -1), others])
 
 
 def _one_number(flow, subject, limits, name, units, figure):
