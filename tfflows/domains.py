@@ -183,6 +183,48 @@ def table(domain: Sequence[Domain], bound: float) -> Blockwise:
     )
 
 
+def domain_of(bijector: Bijector) -> list[Domain] | None:
+    """Where the columns of a flow's data live, as the maps next to the data say: what `on_domain` was given.
+
+    Returns:
+      a domain for each column, or group of columns, real where nothing says another; None if events are not vectors.
+    """
+    if bijector.event_shape is None or len(bijector.event_shape) != 1:
+        return None
+    n = bijector.event_shape[0]
+    if isinstance(bijector, Chain):
+        first = bijector.bijectors[0]
+        return domain_of(first) if isinstance(first, Bijector) and first.event_shape is not None else _all_real(n)
+    if isinstance(bijector, Blockwise):
+        found = dict.fromkeys(range(n), Domain.real())
+        for block, columns in zip(bijector.blocks, bijector.columns, strict=True):
+            if isinstance(block, (Simplex, Sphere)):  # one of several columns
+                found = {c: d for c, d in found.items() if c not in columns}
+            found |= dict(zip(columns, domain_of(block), strict=False))
+        return [found[c] for c in sorted(found)]
+    arguments = bijector.parameters
+    if isinstance(bijector, Bounded):
+        return [Domain("line", low, high) for low, high in zip(arguments["low"], arguments["high"], strict=True)]
+    if isinstance(bijector, Positive):
+        return [Domain("line", float(low)) for low in arguments["low"]]
+    if isinstance(bijector, Circle):
+        return [Domain.circular(*pair) for pair in zip(arguments["period"], arguments["start"], strict=True)]
+    if isinstance(bijector, Integers):
+        return [Domain("integers", low, high) for low, high in zip(arguments["low"], arguments["high"], strict=True)]
+    if isinstance(bijector, Simplex):
+        return [Domain.simplex(n)]
+    if isinstance(bijector, Sphere):
+        return [Domain.sphere(n)]
+    if isinstance(bijector, Elementwise) and arguments["transformer"].wraps:
+        bound = arguments["transformer"].circle_bound
+        return [Domain.circular(2.0 * bound, -bound)] * n
+    return _all_real(n)
+
+
+def _all_real(n: int) -> list[Domain]:
+    return [Domain.real()] * n
+
+
 def integers(low: np.ndarray, high: np.ndarray) -> Chain:
     """The map of integers from low to high `[n]`: few of them by their frequencies, others as amounts are."""
     counted, above = high - low < MAX_COUNTED, np.isfinite(low) & ~np.isfinite(high)

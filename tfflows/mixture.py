@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tfflows.bijectors import Blockwise
 from tfflows.density import Density
+from tfflows.domains import Domain
 from tfflows.model import FlowModel
 from tfflows.nets import Constant, Heard, build_context_net, check_net_and_context, run_context_net
 from tfflows.numerics import k_means
@@ -206,6 +207,11 @@ class FlowMixture(Density):
         self.logits.value.assign(np.log(np.maximum(shares, min(least / len(x), 1.0 / len(new)))))
 
     # Facts and files.
+
+    @property
+    def domain(self) -> list[Domain] | None:
+        """Where each column of the data lives, or several together; None if events are not vectors."""
+        return self.flows[0].domain
 
     def get_config(self):
         return {

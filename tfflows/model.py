@@ -14,7 +14,7 @@ from tfflows import bases, checks, inputs, latents, summary
 from tfflows.bijectors.base import Bijector, describe
 from tfflows.contexts import contexts_of
 from tfflows.density import Density
-from tfflows.domains import Domain, on_domain
+from tfflows.domains import Domain, domain_of, on_domain
 from tfflows.nets import Heard, run_context_net
 from tfflows.questions import ByLatents
 from tfflows.randomness import seeded_uniform, training_randomness
@@ -303,6 +303,11 @@ class FlowModel(ByLatents, Density):
         return super()._check_value(verb, value)
 
     # Facts and files.
+
+    @property
+    def domain(self) -> list[Domain] | None:
+        """Where each column of the data lives, or several together; None if events are not vectors."""
+        return domain_of(self.bijector)
 
     def get_config(self):
         return {

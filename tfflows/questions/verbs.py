@@ -121,7 +121,10 @@ class ByLatents:
 
         Args:
           p: `[n]` in (0, 1), or one number, for all rows of the context.
-          context, Raises: as in `cdf`.
+          context: as in `cdf`.
+
+        Raises:
+          ValueError: as `cdf` does, and for p outside (0, 1).
         """
         return scalars.quantile(self, p, context)
 
