@@ -237,6 +237,8 @@ def test_mixtures_have_no_latents_but_coverage(right):
     with pytest.raises(ValueError, match="Expected a FlowModel, with one latent space"):
         plot.latents(mixture, HELD_OUT)
     assert plot.coverage(mixture, HELD_OUT[:50]).lines
+    with pytest.raises(ValueError, match="Expected a flow or mixture of events of one shape; got 3"):
+        plot.calibration(3, HELD_OUT)
 
 
 # Callbacks.

@@ -123,13 +123,15 @@ def places(flow, x, context=None, *, n_draws: int = 199, seed: int = 0) -> Place
       seed: of the draws.
 
     Raises:
-      ValueError: for data or contexts that do not fit.
+      ValueError: for a flow of point clouds, or what is no flow; for data or contexts that do not fit.
 
     References:
       scalars: Talts, Betancourt, Simpson, Vehtari & Gelman (2018), https://arxiv.org/abs/1804.06788;
       regions: Hermans et al. (2022), A trust crisis in simulation-based inference? Your posterior approximations can be
       unfaithful, https://arxiv.org/abs/2110.06581
     """
+    if not hasattr(flow, "accepts") or None in flow.accepts.event_shape:
+        raise ValueError(f"Expected a flow or mixture of events of one shape; got {flow!r}.")
     rows = flow.accepts.rows(x, context)
     x = rows.x.reshape(len(rows), -1)
     log_prob = np.asarray(flow.log_prob(rows.x, rows.context), np.float64)
