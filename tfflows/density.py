@@ -8,9 +8,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfflows import bases, batching, checks, export
+from tfflows.bases.stock import check_temperature
 from tfflows.bijectors.noise import users_context_dim
 from tfflows.distribution import FlowDistribution
-from tfflows.nets import Heard
+from tfflows.nets.context import Heard
 from tfflows.questions import ByDraws
 from tfflows.schema import Schema
 from tfflows.training import TrainableModel
@@ -191,7 +192,7 @@ class Density(ByDraws, export.Exportable, TrainableModel):
         temperature = self._temperature(temperature)
         is_stock = any(isinstance(flow.base, bases.FromTFP) for flow in self._flows())
         if is_stock:  # knows no other, and says so
-            bases.check_temperature(temperature)
+            check_temperature(temperature)
         checks.check_batch_size(batch_size)
         is_single = self.accepts.contexts is not None and self.accepts.contexts.is_one(context)
         context = self.accepts.context(tf.convert_to_tensor(context)[None] if is_single else context, None)

@@ -26,6 +26,8 @@ from tfflows.bijectors import (
 )
 from tfflows.transformers import Shift
 
+__all__ = ["Domain"]
+
 KINDS = ("line", "circle", "integers", "simplex", "sphere")
 MAX_COUNTED = 256  # so many different integers have frequencies of their own
 CIRCLE_BOUND = 5.0  # half the period of latents where no layer says another

@@ -10,6 +10,8 @@ from tfflows.checks import listed
 from tfflows.domains import Domain
 from tfflows.schema import Column, Schema
 
+__all__ = ["describe", "is_frame", "schema_of", "to_frame"]
+
 LARGEST_WHOLE = 2**19  # float32 tells apart the points of intervals of width 1 up to here
 
 

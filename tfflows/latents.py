@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+__all__ = ["linear", "spherical"]
+
 
 def linear(z0: tf.Tensor, z1: tf.Tensor, t: float) -> tf.Tensor:
     """(1 - t) z0 + t z1: straight, past the middle of the latent space, where a normal has hardly any mass."""

@@ -12,6 +12,8 @@ from tfflows.bijectors.continuous import bending, hamilton_jacobi, kinetic_energ
 from tfflows.randomness import RANDOM, step_seeds
 from tfflows.serialization import register
 
+__all__ = ["FlowMatching", "Loss", "NegativeLogLikelihood", "NoisyLikelihood", "RegularizedLikelihood", "ReverseKL"]
+
 
 class Loss:
     """An objective, one number for each row of data; `fit` minimises its weighted mean.

@@ -13,7 +13,9 @@ import tensorflow as tf
 from tfflows.bijectors import Blockwise
 from tfflows.density import Density
 from tfflows.model import FlowModel
-from tfflows.nets import Constant, Heard, build_context_net, check_net_and_context, run_context_net
+from tfflows.nets import Constant
+from tfflows.nets.conditioning import check_net_and_context
+from tfflows.nets.context import Heard, build_context_net, run_context_net
 from tfflows.numerics import k_means
 from tfflows.randomness import RANDOM, categories, draw_categories, seeded_uniform
 from tfflows.serialization import deserialize, register, serialize

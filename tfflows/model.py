@@ -15,7 +15,7 @@ from tfflows.bijectors.base import Bijector, describe
 from tfflows.contexts import contexts_of
 from tfflows.density import Density
 from tfflows.domains import Domain, on_domain
-from tfflows.nets import Heard, run_context_net
+from tfflows.nets.context import Heard, run_context_net
 from tfflows.questions import ByLatents
 from tfflows.randomness import seeded_uniform, training_randomness
 from tfflows.serialization import deserialize, register, serialize

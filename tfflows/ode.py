@@ -11,6 +11,8 @@ import tensorflow_probability as tfp
 from tfflows.numerics import check_counts
 from tfflows.serialization import Record, register
 
+__all__ = ["DormandPrince", "RungeKutta4", "Solver"]
+
 # (time, state, constants) -> d state / d time; state and constants are tuples of tensors.
 Derivative = Callable[[tf.Tensor, tuple[tf.Tensor, ...], tuple[tf.Tensor, ...]], tuple[tf.Tensor, ...]]
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 
 from tfflows import architectures
 
+__all__ = ["build", "find"]
+
 # Of spline flows the autoregressive ones: of mixed tables they are nearer to the truth (README). Their samples come in
 # stages, which coupling ones need not.
 ALIASES = {

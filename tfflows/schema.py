@@ -6,6 +6,8 @@ import dataclasses
 
 from tfflows.serialization import Record, register
 
+__all__ = ["Column", "Schema"]
+
 
 @register
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+__all__ = ["Record", "deserialize", "register", "serialize"]
+
 PACKAGE = "tfflows"
 
 # Only these modules' public names can be rebuilt from a file: a config names a class, never code.

@@ -19,6 +19,8 @@ from tfflows.randomness import seeded
 if TYPE_CHECKING:
     import pandas as pd
 
+__all__ = ["FlowDensity"]
+
 
 class FlowDensity(DensityMixin, BaseEstimator):
     """A density estimator like `sklearn.neighbors.KernelDensity`: for pipelines, grid searches, cross-validation.

@@ -9,7 +9,8 @@ import keras
 import tensorflow as tf
 
 from tfflows.bijectors.base import Bijector
-from tfflows.nets import Potential, Velocity, as_rows, describe_net
+from tfflows.nets import Potential, Velocity
+from tfflows.nets.conditioning import as_rows, describe_net
 from tfflows.numerics import MAX_DIM_EXACT, check_counts, in_graph
 from tfflows.ode import RungeKutta4, Solver
 from tfflows.randomness import random_signs, training_seed

@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfflows.bijectors.base import Bijector
-from tfflows.nets import build_conditioner, conditioner, describe_net, net_on_circles
+from tfflows.nets import build_conditioner, conditioner
+from tfflows.nets.conditioning import describe_net, net_on_circles
 from tfflows.numerics import inverse_permutation, permute, split_last, sum_event
 from tfflows.serialization import register
 from tfflows.transformers import Transformer

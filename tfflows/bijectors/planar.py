@@ -7,7 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfflows.bijectors.base import Bijector
-from tfflows.nets import Constant, build_conditioner, check_net_and_context, conditioner
+from tfflows.nets import Constant, build_conditioner, conditioner
+from tfflows.nets.conditioning import check_net_and_context
 from tfflows.numerics import above_minus_one, orthogonal_from_reflections, root_of_increasing, safe_norm, softclip
 from tfflows.serialization import register
 

@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfflows.bijectors.base import Bijector
-from tfflows.nets import LipschitzMLP, as_rows, describe_net
+from tfflows.nets import LipschitzMLP
+from tfflows.nets.conditioning import as_rows, describe_net
 from tfflows.numerics import MAX_DIM_EXACT, check_counts, in_graph, log_det_of_positive
 from tfflows.randomness import RANDOM, random_signs, training_seed
 from tfflows.serialization import Record, register

@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfflows.bijectors.base import Bijector
-from tfflows.nets import Constant, as_rows
+from tfflows.nets import Constant
+from tfflows.nets.conditioning import as_rows
 from tfflows.numerics import check_counts, in_graph, kernel_density, normal_quantile, weighted_quantile
 from tfflows.serialization import register
 from tfflows.transformers import FreeKnotSpline

@@ -11,6 +11,7 @@ from tfflows.architectures import MaskedAutoregressiveRQNSF, RealNVP, SoftFlow
 from tfflows.bijectors import Standardize
 from tfflows.clouds.bound import VariationalBound
 from tfflows.clouds.inputs import joined, joined_batches
+from tfflows.export.verbs import fresh
 from tfflows.inputs import Inputs
 from tfflows.model import FlowModel
 from tfflows.nets import PointNet
@@ -253,14 +254,14 @@ class PointCloudFlow(export.Exportable, TrainableModel):
         context = [] if contexts is None else [spec("context", contexts.shape, tf.as_dtype(contexts.dtype))]
 
         def sample(seed, temperature, context=None):
-            seed = export.fresh(seed)
+            seed = fresh(seed)
             return {"x": self._decode_rows(self.prior._sample_rows(seed, context, temperature), seed)}
 
         return {
             "sample": export.Signature(sample, [seed, spec("temperature"), *context]),
             "encode": export.Signature(lambda x: {"latent": self._encode(x, tf.ones_like(x[..., 0]))[0]}, [x]),
             "decode": export.Signature(
-                lambda latent, seed: {"x": self._decode_rows(latent, export.fresh(seed))}, [latent, seed]
+                lambda latent, seed: {"x": self._decode_rows(latent, fresh(seed))}, [latent, seed]
             ),
         }
 

@@ -2,7 +2,7 @@
 
 from tfflows.export.litert import operations, tflite
 from tfflows.export.parity import Parity, batch_size, runner, verify
-from tfflows.export.verbs import Signature, fresh, signatures
+from tfflows.export.verbs import Signature, signatures
 from tfflows.export.writing import Exportable, export
 
 __all__ = [
@@ -11,7 +11,6 @@ __all__ = [
     "Signature",
     "batch_size",
     "export",
-    "fresh",
     "operations",
     "runner",
     "signatures",

@@ -11,7 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfflows.export import verbs
-from tfflows.nets import uncompiled, unrolled
+from tfflows.nets import unrolled
+from tfflows.nets.convolutional import uncompiled
 
 
 def tflite(flow, *, batch_size: int | None = None, weights: str = "float32") -> bytes:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import logsumexp
 
+__all__ = ["chains", "coverage", "effective_weights", "pareto_smoothed", "ranks", "systematic", "two_sample"]
+
 
 def systematic(weights: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
     """`n` indices, each about n times its weight often, in random order: systematic resampling.

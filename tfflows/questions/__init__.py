@@ -2,7 +2,7 @@
 
 from tfflows.questions.estimates import Estimate, entropy, kl_to, probability
 from tfflows.questions.mode import Mode, mode
-from tfflows.questions.outliers import Density, Latent, Outliers, Typicality, check_enough, judge, outliers, p_values
+from tfflows.questions.outliers import Density, Latent, Outliers, Typicality, judge, outliers, p_values
 from tfflows.questions.scalars import cdf, inverse_rosenblatt, quantile, rosenblatt
 from tfflows.questions.triangular import Conditional, WeightedDraws, marginal_log_prob
 from tfflows.questions.verbs import ByDraws, ByLatents
@@ -19,7 +19,6 @@ __all__ = [
     "Typicality",
     "WeightedDraws",
     "cdf",
-    "check_enough",
     "entropy",
     "inverse_rosenblatt",
     "judge",
