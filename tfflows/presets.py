@@ -54,6 +54,8 @@ def build(preset: Callable, n_dim: int, words: Mapping[str, str] | None = None, 
     """The bijector of a preset.
 
     Args:
+      preset: as `find` gives it.
+      n_dim: number of scalars.
       words: what the user calls a setting, where that is not its name.
       **settings: such as `n_layers`; None is the preset's own default.
 

@@ -28,7 +28,7 @@ class MaskedAutoregressive(Bijector):
       context_dim: width of the context, or None.
 
     Raises:
-      ValueError: if the net is no MADE or has another number of parameters.
+      ValueError: if the net is no `MADE` or has another number of parameters.
 
     Reference:
       Papamakarios, Pavlakou & Murray (2017), Masked autoregressive flow for density estimation,

@@ -17,12 +17,20 @@ from tfflows.transformers import Transformer
 
 
 def half_mask(n_dim: int, *, flip: bool = False) -> np.ndarray:
-    """Transforms the second half of the scalars; with `flip`, the first."""
+    """Transforms the second half of `n_dim` scalars; with `flip`, the first.
+
+    Returns:
+      Booleans `[n_dim]`.
+    """
     return (np.arange(n_dim) >= n_dim // 2) ^ flip
 
 
 def alternating_mask(n_dim: int, *, flip: bool = False) -> np.ndarray:
-    """Transforms every second scalar, beginning with the second; with `flip`, with the first."""
+    """Transforms every second of `n_dim` scalars, beginning with the second; with `flip`, the first.
+
+    Returns:
+      Booleans `[n_dim]`.
+    """
     return (np.arange(n_dim) % 2 == 1) ^ flip
 
 

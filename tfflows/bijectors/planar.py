@@ -117,7 +117,15 @@ class Radial(_FewParameters):
 
     beta is kept above -alpha, so the map is invertible, in closed form. It starts as the identity.
 
-    Args, Raises, Reference: as in `Planar`; the net returns `[..., D + 2]`.
+    Args:
+      n_dim, context_dim: as in `Planar`.
+      net: as in `Planar`; it returns `[..., D + 2]`.
+
+    Raises:
+      ValueError: as `Planar` does.
+
+    Reference:
+      Rezende & Mohamed (2015), Variational inference with normalizing flows, https://arxiv.org/abs/1505.05770
     """
 
     def __init__(

@@ -23,7 +23,12 @@ class LogDet(Record):
     """How log |det (I + J)| of a contraction's Jacobian J is found. Concrete ones are frozen dataclasses."""
 
     def __call__(self, push: Push, x: tf.Tensor) -> tf.Tensor:
-        """log |det (I + J)| `[n]` at `x` `[n, D]`."""
+        """log |det (I + J)| `[n]`.
+
+        Args:
+          push: of directions `[K, n or 1, D]`, returns their products with J, `[K, n, D]`.
+          x: where J is taken, `[n, D]`.
+        """
         raise NotImplementedError  # abstract
 
 

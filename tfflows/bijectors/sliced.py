@@ -94,6 +94,17 @@ class Sliced(Bijector):
         return self.n_found < 0
 
     def adapt(self, x, context=None, *, sample_weight=None, verbose=0):
+        """Finds the layers, each from what those before make of the data.
+
+        Args:
+          x: `[n, D]`, n >= 10.
+          context: not heard.
+          sample_weight: `[n]`, >= 0, or None for equal ones.
+          verbose: whether it shows its progress.
+
+        Raises:
+          ValueError: for fewer than 10 rows of positive weight.
+        """
         x = np.asarray(x, np.float64)
         weight = np.ones(len(x)) if sample_weight is None else np.asarray(sample_weight, np.float64)
         x, weight = x[weight > 0.0], weight[weight > 0.0]

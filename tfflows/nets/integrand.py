@@ -23,6 +23,9 @@ class Integrand(keras.layers.Layer):
       n_signal: width of the signal.
       hidden: widths of the hidden layers.
       activation: a Keras activation. A smooth one: kinks cost the quadrature its accuracy.
+
+    Raises:
+      ValueError: for no hidden layer, or widths that are not positive.
     """
 
     def __init__(self, n_signal: int, hidden: Sequence[int] = (32, 32), activation="tanh", **kwargs):
