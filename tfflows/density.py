@@ -274,7 +274,7 @@ class Density(ByDraws, export.Exportable, TrainableModel):
         """Keras' `load_weights`, which here changes nothing unless the whole file fits.
 
         Args:
-          filepath: a `.weights.h5` file.
+          filepath: a `.weights.h5` or `.keras` file.
           **kwargs: of Keras.
 
         Raises:

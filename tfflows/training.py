@@ -280,7 +280,7 @@ class TrainableModel(SteppingModel):
           **kwargs: of Keras' `evaluate`.
 
         Returns:
-          The loss; of images a list of it and the bits per dimension; with `return_dict=True` a dict.
+          The loss; of images a list of it and `bits_per_dim`; with `return_dict=True` a dict of them by name.
 
         Raises:
           ValueError: for data that do not fit the flow.

@@ -153,7 +153,7 @@ def variational_noise(
 ) -> Bijector:
     """The noise of variational dequantization: coupling layers that see the image, for `Glow(noise=...)`.
 
-    Both directions cost one evaluation of each net; densities of images take one of them, samples of images none.
+    Both directions cost one evaluation of each net. Densities of images need one of them, samples of images neither.
 
     Args:
       image_shape: (height, width, channels), height and width even.

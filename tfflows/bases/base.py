@@ -60,7 +60,7 @@ class Base(keras.layers.Layer):
         Args:
           shape: of the batch; a number is one axis.
           seed: two integers.
-          temperature: > 0, as in `log_prob`.
+          temperature: >= 0, as in `log_prob`.
         """
         raise NotImplementedError  # abstract
 

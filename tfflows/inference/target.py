@@ -113,7 +113,7 @@ class Target:
     # Outside of graphs.
 
     def unconstrain(self, x) -> np.ndarray:
-        """z `[n, n_dim]` of `x` `[n, n_dim]`, at most 1e4 from zero."""
+        """z `[n, n_dim]` of `x` `[n, n_dim]`; of numbers on their bounds, at most 1e4 from zero."""
         if self.bijector is None:
             return np.asarray(x, self.dtype.as_numpy_dtype)
         z = np.asarray(self.bijector.inverse(tf.cast(x, self._support_dtype)))
