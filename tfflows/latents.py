@@ -13,15 +13,23 @@ __all__ = ["linear", "spherical"]
 
 
 def linear(z0: tf.Tensor, z1: tf.Tensor, t: float) -> tf.Tensor:
-    """(1 - t) z0 + t z1: straight, past the middle of the latent space, where a normal has hardly any mass."""
+    """(1 - t) z0 + t z1: straight, past the middle of the latent space, where a normal has hardly any mass.
+
+    Args:
+      z0, z1: `[n, *latent]`, the ends.
+      t: how far it is on the way, in [0, 1].
+    """
     return (1.0 - t) * z0 + t * z1
 
 
 def spherical(z0: tf.Tensor, z1: tf.Tensor, t: float) -> tf.Tensor:
-    """From z0 to z1, `[n, ...]`, along the arc between their directions, the length changing evenly.
+    """From z0 to z1 along the arc between their directions, the length changing evenly.
 
     |z| (sin((1 - t) a) u0 + sin(t a) u1) / sin a with directions u0 and u1 at the angle a. Draws of a normal in many
     dimensions all have about the same length, and so has what is on this way.
+
+    Args:
+      z0, z1, t: as in `linear`.
 
     Reference:
       White (2016), Sampling generative networks, https://arxiv.org/abs/1609.04468

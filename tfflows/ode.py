@@ -32,6 +32,15 @@ class Solver(Record):
         """The state at time `stop`, given that at `start`, which may be the later one.
 
         Gradients flow to state and constants only, and to nothing that `derivative` closes over.
+
+        Args:
+          derivative: of (time, state, constants), returns the slope of each tensor of the state.
+          state: tensors `[n, ...]` at `start`.
+          constants: tensors that the derivative depends on.
+          start, stop: times.
+
+        Returns:
+          The state's tensors at `stop`.
         """
         raise NotImplementedError  # abstract
 

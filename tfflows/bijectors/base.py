@@ -194,7 +194,7 @@ class Bijector(tfb.Bijector):
         return self._one_pass(self._forward_and_log_det, self._tensor(z), context, extra)
 
     def inverse_and_log_det(self, x, context=None, event_ndims: int | None = None):
-        """z = inverse(x) and log |det dz/dx|, together; `context` and `event_ndims` as in `forward_and_log_det`."""
+        """z = inverse(`x`) and log |det dz/dx|, together; `context` and `event_ndims` as in `forward_and_log_det`."""
         extra = 0 if event_ndims is None else event_ndims - self.inverse_min_event_ndims
         return self._one_pass(self._inverse_and_log_det, self._wide_tensor(x), context, extra)
 

@@ -45,7 +45,7 @@ class Permutation(Bijector):
 
     @classmethod
     def random(cls, n_dim: int, seed: int) -> Permutation:
-        """A random order of `n_dim` scalars that the seed, an integer, fixes."""
+        """A random order of `n_dim` scalars that the `seed`, an integer, fixes."""
         return cls(np.random.default_rng(seed).permutation(n_dim))
 
     def _forward_and_log_det(self, z, context):

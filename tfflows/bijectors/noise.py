@@ -62,7 +62,12 @@ class Noise(Bijector):
         return x + scale[:, tf.newaxis] * tf.random.stateless_normal(tf.shape(x), seed, dtype=x.dtype, alg=RANDOM)
 
     def heard(self, context: tf.Tensor | None, scale: tf.Tensor | float = 0.0) -> tf.Tensor:
-        """The context `[..., width + 1]` of parts after it: `context` `[..., width]` or None, and the scale `[...]`."""
+        """The context of parts after it: the users' and the scale of the noise, `[..., width + 1]`.
+
+        Args:
+          context: `[..., width]`, or None.
+          scale: `[...]`, in [0, max_scale].
+        """
         told = tf.cast(scale, self.dtype)[..., tf.newaxis] * (LOUDEST / self.max_scale)
         if context is None:
             return told

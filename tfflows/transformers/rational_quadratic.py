@@ -210,7 +210,12 @@ class FreeKnotSpline(Transformer):
         return float(np.log(self.max_slope))
 
     def parameters_of(self, x, z, slopes):
-        """The parameters, NumPy `[3 M, D]`, of knots at increasing x and z, with slopes dz/dx > 0, each `[M, D]`."""
+        """The parameters, NumPy `[3 M, D]`, of some knots.
+
+        Args:
+          x, z: increasing, `[M, D]` each.
+          slopes: dz/dx > 0, `[M, D]`.
+        """
         parts = []
         for knots in map(self.reachable, (x, z)):
             log_gaps = _unclip(np.log(np.diff(knots, axis=0) / self._gap), self._max_log_gap)
