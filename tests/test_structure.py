@@ -32,6 +32,7 @@ ORDER = [
     "summary",
     "loop",
     "callbacks",
+    "steps",
     "training",
     "export",
     "questions",
