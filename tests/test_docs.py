@@ -30,12 +30,18 @@ LINKING = [
     *PAGES,
     ROOT / "CHANGELOG.md",
     ROOT / "CONTRIBUTING.md",
-    *(path for folder in ("benchmarks", "examples", "saved_models") for path in sorted((ROOT / folder).rglob("*.md"))),
+    *(
+        path
+        for folder in ("benchmarks", "examples", "saved_models")
+        for path in sorted((ROOT / folder).rglob("*.md"))
+        if "node_modules" not in path.parts
+    ),
 ]
 HOSTS = {"arxiv.org", "doi.org", "localhost"}
 # One page each.
 MODULES = [name for name in tfflows.__all__ if inspect.ismodule(getattr(tfflows, name))]
-MODULES += ["inference", "inference.calibration", "inference.diagnostics", "schema", "serialization"]
+MODULES += ["distribution", "inference", "inference.calibration", "inference.diagnostics", "presets", "schema"]
+MODULES += ["serialization", "sklearn"]
 
 
 def name(path):
