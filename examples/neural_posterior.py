@@ -236,7 +236,7 @@ def main(output: Path, *, quick: bool = False) -> dict[str, Report]:
     """Studies both tasks, prints what was found, and writes the picture; returns a report of each task by its name."""
     output.mkdir(parents=True, exist_ok=True)
     if quick:
-        budgets = [Budget((1_000,), (20,), 2, 200, 100, n_layers=2)] * 2
+        budgets = [Budget((1_000,), (20,), 2, 80, 100, n_layers=2)] * 2
     else:
         moons = Budget((10_000, 100_000), (40, 25), 10, 3000, 1000)
         # Fewer layers: of 10,000 simulations more learn some by heart.

@@ -17,8 +17,8 @@ import pytest
 from typer.testing import CliRunner
 
 import tfflows_cli
-from tfflows import FlowModel, RealNVP
-from tfflows.cli import console, fitting, presets, tables
+from tfflows import FlowModel, RealNVP, presets
+from tfflows.cli import console, fitting, tables
 from tfflows.schema import Column, Schema
 from tfflows.training import TrainableModel
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import tensorflow as tf
 
@@ -53,3 +55,10 @@ def check_batch_size(batch_size: int | None) -> None:
     """Raises unless `batch_size` is None or a positive number."""
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"Expected batch_size >= 1; got {batch_size}.")
+
+
+def listed(names: Iterable[str], most: int = 8) -> str:
+    """Names for an error or a note, not more than anybody reads."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(f"'{name}'" for name in names[:most]) + more

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import tensorflow as tf
 
 from tfflows import bases, batching, checks, export
+from tfflows.bases.stock import check_temperature
 from tfflows.bijectors.noise import users_context_dim
 from tfflows.distribution import FlowDistribution
-from tfflows.nets import Heard
-from tfflows.questions import ByDraws
+from tfflows.nets.context import Heard
+from tfflows.questions.verbs import ByDraws
+from tfflows.schema import Schema
 from tfflows.training import TrainableModel
 
 
@@ -20,8 +24,6 @@ class Density(ByDraws, export.Exportable, TrainableModel):
 
     A subclass sets `accepts` (an `inputs.Inputs`) and has `_flows`, `_hear`, `_log_prob` and `_sample_and_log_prob`.
     """
-
-    schema = None  # a `schema.Schema` of a table's columns, where they have names
 
     # What a subclass implements, in graph. A context may be `Heard` already.
 
@@ -84,13 +86,25 @@ class Density(ByDraws, export.Exportable, TrainableModel):
 
         Returns:
           `[n, *event]`, or `[n, batch, *event]` for a batch of contexts.
+
+        Raises:
+          ValueError: for n < 1, a context that does not fit, or a temperature that is negative or not finite.
         """
         return self._draw("sample_only", n, context, seed, temperature, batch_size)
 
     def sample_and_log_prob(self, n: int, context=None, *, seed=None, temperature=1.0, batch_size: int | None = None):
-        """Draws and the log-density they were drawn with, in one pass; arguments as in `sample`.
+        """Draws and the log-density they were drawn with, in one pass.
 
         With a temperature other than 1 the density is that of the tempered flow.
+
+        Args:
+          n, context, seed, temperature, batch_size: as in `sample`.
+
+        Returns:
+          What `sample` returns, and `[n]` or `[n, batch]`, in nats.
+
+        Raises:
+          ValueError: as `sample` does.
         """
         return self._draw("sample_and_log_prob", n, context, seed, temperature, batch_size)
 
@@ -128,13 +142,21 @@ class Density(ByDraws, export.Exportable, TrainableModel):
         return (probabilities, tf.reduce_logsumexp(joint, axis=-1)) if return_log_prob else probabilities
 
     def distribution(self, context=None) -> FlowDistribution:
-        """The flow as a `tfd.Distribution`, given a context `[..., *context_shape]` (or labels) if it hears one."""
+        """The flow as a `tfd.Distribution`.
+
+        Args:
+          context: `[..., *context_shape]` (or labels), if the flow is conditional; leading axes are the batch shape.
+
+        Raises:
+          ValueError: for a context that does not fit.
+        """
         contexts = self.accepts.contexts
         return FlowDistribution(
             self, self.accepts.context(context, None) if contexts is None else contexts.any_batch(context)
         )
 
     def call(self, x, context=None):
+        """`log_prob` inside other Keras models, unchecked: `x` `[..., *event]` and `context` to `[...]`."""
         return self._log_prob(x, context)
 
     def _signatures(self, batch_size):
@@ -190,7 +212,7 @@ class Density(ByDraws, export.Exportable, TrainableModel):
         temperature = self._temperature(temperature)
         is_stock = any(isinstance(flow.base, bases.FromTFP) for flow in self._flows())
         if is_stock:  # knows no other, and says so
-            bases.check_temperature(temperature)
+            check_temperature(temperature)
         checks.check_batch_size(batch_size)
         is_single = self.accepts.contexts is not None and self.accepts.contexts.is_one(context)
         context = self.accepts.context(tf.convert_to_tensor(context)[None] if is_single else context, None)
@@ -228,6 +250,17 @@ class Density(ByDraws, export.Exportable, TrainableModel):
     # Facts and files.
 
     @property
+    def schema(self) -> Schema | None:
+        """Names and types of a table's columns; None if they have none. The first `fit` to a data frame sets it."""
+        return self.accepts.schema
+
+    @schema.setter
+    def schema(self, schema: Schema | None):
+        if not (schema is None or isinstance(schema, Schema)):
+            raise ValueError(f"Expected a Schema or None; got {schema!r}.")
+        self.accepts = dataclasses.replace(self.accepts, schema=schema)
+
+    @property
     def context_dim(self) -> int | None:
         """Width of the context that the bijector hears, less the scale of `Noise`; None for a flow without context."""
         return users_context_dim(self._flows()[0].bijector)
@@ -238,7 +271,15 @@ class Density(ByDraws, export.Exportable, TrainableModel):
         return self.accepts.context_shape
 
     def load_weights(self, filepath, **kwargs):
-        """Keras' `load_weights`, which here changes nothing unless the whole file fits."""
+        """Keras' `load_weights`, which here changes nothing unless the whole file fits.
+
+        Args:
+          filepath: a `.weights.h5` or `.keras` file.
+          **kwargs: of Keras.
+
+        Raises:
+          ValueError: for the weights of another model.
+        """
         before = self.get_weights()
         try:
             super().load_weights(filepath, **kwargs)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+__all__ = ["FlowDistribution"]
+
 
 class FlowDistribution(tfp.distributions.Distribution):
     """The density of a flow, for one context or a batch of them, wherever TFP takes a distribution.
@@ -30,6 +32,16 @@ class FlowDistribution(tfp.distributions.Distribution):
             parameters=parameters,
             name=name,
         )
+
+    @property
+    def variables(self) -> tuple[tf.Variable, ...]:
+        """The flow's weights, which TensorFlow does not find inside Keras' own."""
+        return tuple(weight.value for weight in self._flow.variables)
+
+    @property
+    def trainable_variables(self) -> tuple[tf.Variable, ...]:
+        """Those that are trained, as by `tfp.vi.fit_surrogate_posterior`."""
+        return tuple(weight.value for weight in self._flow.trainable_variables)
 
     @classmethod
     def _parameter_properties(cls, dtype, num_classes=None):

@@ -26,6 +26,8 @@ from tfflows.bijectors import (
 )
 from tfflows.transformers import Shift
 
+__all__ = ["Domain"]
+
 KINDS = ("line", "circle", "integers", "simplex", "sphere")
 MAX_COUNTED = 256  # so many different integers have frequencies of their own
 CIRCLE_BOUND = 5.0  # half the period of latents where no layer says another
@@ -36,9 +38,12 @@ class Domain:
     """Where a column of a table lives, or several columns together. Made by the functions below.
 
     Args:
-      kind: one of `KINDS`.
+      kind: "line", "circle", "integers", "simplex" or "sphere".
       low, high: bounds of a line or of integers; a circle goes from low to high.
-      n_columns: of the table.
+      n_columns: of the table, that it is of.
+
+    Raises:
+      ValueError: for another kind.
     """
 
     kind: str
@@ -57,7 +62,14 @@ class Domain:
 
     @classmethod
     def interval(cls, low: float, high: float) -> Domain:
-        """Numbers from low to high, the bounds included."""
+        """Numbers from low to high, the bounds included.
+
+        Args:
+          low, high: finite, low < high.
+
+        Raises:
+          ValueError: for others.
+        """
         if not -math.inf < low < high < math.inf:
             raise ValueError(f"Expected finite bounds low < high; got {low} and {high}.")
         return cls("line", float(low), float(high))
@@ -77,6 +89,9 @@ class Domain:
         Args:
           period: after which they do, > 0.
           start: samples are in [start, start + period); of data any number will do.
+
+        Raises:
+          ValueError: for a period or start that is not finite, or a period <= 0.
         """
         if not 0.0 < period < math.inf or not math.isfinite(start):
             raise ValueError(f"Expected a finite period > 0 and a finite start; got {period} and {start}.")
@@ -84,7 +99,14 @@ class Domain:
 
     @classmethod
     def integer(cls, low: int | None = 0, high: int | None = None) -> Domain:
-        """Whole numbers, whose order means something: counts, grades; from low to high, None for no bound."""
+        """Whole numbers, whose order means something: counts, grades.
+
+        Args:
+          low, high: the least and the largest, low < high; None for no bound.
+
+        Raises:
+          ValueError: for bounds that are not whole, or not low < high.
+        """
         low, high = -math.inf if low is None else float(low), math.inf if high is None else float(high)
         if not low < high or any(math.isfinite(v) and v != math.floor(v) for v in (low, high)):
             raise ValueError(f"Expected whole numbers low < high; got {low:g} and {high:g}.")
@@ -92,20 +114,52 @@ class Domain:
 
     @classmethod
     def categorical(cls, n: int) -> Domain:
-        """Categories, as whole numbers from 0 to n - 1."""
+        """Categories, as whole numbers from 0 to n - 1.
+
+        Args:
+          n: how many, >= 2.
+
+        Raises:
+          ValueError: for fewer, or no whole number.
+        """
         if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 2:
             raise ValueError(f"Expected n >= 2 categories; got {n!r}.")
         return cls("integers", 0.0, float(n - 1))
 
     @classmethod
     def simplex(cls, n: int) -> Domain:
-        """n columns > 0 that add up to 1: shares, compositions. They take n - 1 numbers of the flow."""
+        """n columns > 0 that add up to 1: shares, compositions. They take n - 1 numbers of the flow.
+
+        Args:
+          n: >= 2.
+
+        Raises:
+          ValueError: for fewer.
+        """
         return cls("simplex", n_columns=Simplex(n).event_shape[0])
 
     @classmethod
     def sphere(cls, n: int = 3) -> Domain:
-        """n columns that are a unit vector: directions. They take n - 1 numbers of the flow."""
+        """n columns that are a unit vector: directions. They take n - 1 numbers of the flow.
+
+        Args:
+          n: >= 2.
+
+        Raises:
+          ValueError: for fewer.
+        """
         return cls("sphere", n_columns=Sphere(n, 1.0).event_shape[0])
+
+    @property
+    def text(self) -> str:
+        """As the command line has it: `interval:0:1`."""
+        if self.kind == "line" and math.isinf(self.high):
+            return "real" if math.isinf(self.low) else "positive"
+        name = {"line": "interval", "circle": "circular", "integers": "integer"}.get(self.kind, self.kind)
+        if self.kind in ("simplex", "sphere"):
+            return name
+        bounds = ["" if math.isinf(bound) else f"{bound:g}" for bound in (self.low, self.high)]
+        return ":".join([name, *bounds]).rstrip(":")
 
     @property
     def circular_latents(self) -> list[bool]:

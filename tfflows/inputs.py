@@ -11,11 +11,13 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from tfflows import batching
+from tfflows import batching, frames
 from tfflows.bijectors.discrete import N_POINTS
 from tfflows.checks import check_batch_size, check_event, check_finite, is_symbolic
 from tfflows.contexts import Contexts
+from tfflows.frames import is_frame
 from tfflows.rows import Rows, batches, hold_out
+from tfflows.schema import Schema
 
 ADAPT_ROWS = 100_000  # of a tf.data pipeline; arrays are used whole
 ADAPT_BYTES = 2**28  # that these take, about; of images and clouds there are fewer rows
@@ -63,6 +65,7 @@ class Inputs:
       keep_float64: whether float64 data stay float64, because the bijector uses all their digits.
       is_discrete: whether data, or columns of them, are integers.
       domain: raises where there are no data (`Bijector.check`).
+      schema: of a table's columns; data frames then give them by name.
     """
 
     event_shape: tuple[int, ...]
@@ -71,6 +74,13 @@ class Inputs:
     keep_float64: bool
     is_discrete: bool = False
     domain: Callable = lambda x, what, *, exact: None
+    schema: Schema | None = None
+
+    def named(self, x, context=None) -> Inputs:
+        """These, or where they know no columns yet, those that know the columns of the data frames they are given."""
+        if self.schema is not None or not is_frame(x) or np.shape(x)[1:] != tuple(self.event_shape):
+            return self
+        return dataclasses.replace(self, schema=frames.schema_of(x, context))
 
     def check_domain(self, value, what: str = "x", *, exact: bool = True) -> None:
         """Raises if rows of `value` are where there are no data, and says which."""
@@ -102,6 +112,8 @@ class Inputs:
 
     def value(self, value, what: str = "x", event_shape: tuple[int, ...] | None = None):
         """`value` `[n, *event_shape]` as floats: a tensor stays a tensor, all else becomes an array."""
+        if self.schema is not None and what == "x" and is_frame(value):
+            value = frames.numbers(self.schema.columns, value)
         value = self._floats(value, what)
         check_event(value, self.event_shape if event_shape is None else event_shape, what)
         check_finite(value, what)
@@ -114,6 +126,8 @@ class Inputs:
           ValueError: for a context that is missing, superfluous, of another shape or length, or not finite.
         """
         if self.contexts is not None:
+            if self.schema is not None and self.schema.context and is_frame(context):
+                context = frames.heard(self.schema.context, frames.numbers(self.schema.context, context))
             return self.contexts.rows(context, n_rows)
         if context is not None:
             raise ValueError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 from collections.abc import Sequence
 
@@ -15,7 +14,9 @@ from tfflows.bijectors import Blockwise
 from tfflows.density import Density
 from tfflows.domains import Domain
 from tfflows.model import FlowModel
-from tfflows.nets import Constant, Heard, build_context_net, check_net_and_context, run_context_net
+from tfflows.nets import Constant
+from tfflows.nets.conditioning import check_net_and_context
+from tfflows.nets.context import Heard, build_context_net, run_context_net
 from tfflows.numerics import k_means
 from tfflows.randomness import RANDOM, categories, draw_categories, seeded_uniform
 from tfflows.serialization import deserialize, register, serialize
@@ -75,20 +76,37 @@ class FlowMixture(Density):
         self.built = True
 
     def log_weights(self, context=None) -> tf.Tensor:
-        """log w_k, of shape `[K]`, or with a net `[n, K]`, given the context `[n, *context_shape]`."""
+        """log w_k: the shares of the flows.
+
+        Args:
+          context: `[n, *context_shape]`, if weights depend on it.
+
+        Returns:
+          `[K]`, or with a net `[n, K]`.
+
+        Raises:
+          ValueError: for a context without a net, or one that does not fit.
+        """
         if self.net is None and context is not None:
             raise ValueError("Expected no context for weights that do not depend on it; got one.")
         return self._given(None if self.net is None else self.accepts.context(context, None))[0]
 
     def log_probs(self, x, context=None, *, batch_size: int | None = None) -> tf.Tensor:
-        """Log-density in nats under each flow, `[n, K]`; arguments as in `log_prob`."""
+        """Log-density in nats under each flow, `[n, K]`; `x`, `context` and `batch_size` as in `log_prob`."""
         return self._over_rows("log_probs", x, context, batch_size)
 
-    @functools.wraps(Density.fit)
-    def fit(self, *args, **kwargs):
+    def fit(self, x, context=None, sample_weight=None, **kwargs):
+        """Trains flows and weights together; result and errors are those of `FlowModel.fit`.
+
+        Args:
+          x, context, sample_weight, **kwargs: as in `FlowModel.fit`.
+
+        Raises:
+          ValueError: for a flow with noise (`SoftFlow`), which `fit_each` trains.
+        """
         if any(flow.bijector.noise is not None for flow in self.flows):
             raise ValueError("Expected flows without noise to train together; got a SoftFlow: `fit_each` trains it.")
-        return super().fit(*args, **kwargs)
+        return super().fit(x, context, sample_weight, **kwargs)
 
     def fit_each(self, x, context=None, sample_weight=None, *, bootstrap: bool = False, **kwargs) -> list:
         """Fits every flow by itself, with `FlowModel.fit`, as an ensemble; their weights become equal.
@@ -220,6 +238,7 @@ class FlowMixture(Density):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
+        """A new mixture from the `config` of `get_config`; `custom_objects` is not looked at."""
         config = dict(config)
         flows = [deserialize(flow) for flow in config.pop("flows")]
         return cls(flows, deserialize(config.pop("net")), **config)
@@ -228,7 +247,7 @@ class FlowMixture(Density):
         return f"FlowMixture({list(self.flows)})"
 
     def summary(self, print_fn=print, **kwargs):
-        """Prints every flow part by part, as its own `summary` does, and the number of weights in all."""
+        """Prints by `print_fn` every flow part by part, as its own `summary` does, and the number of weights in all."""
         for flow in self.flows:
             flow.summary(print_fn, **kwargs)
         weights = "equal for all contexts" if self.net is None else f"given by a {type(self.net).__name__}"

@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import math
+import random
 
+import keras
+import numpy as np
 import tensorflow as tf
 
 # How random numbers are made. Named, because what TensorFlow chooses differs between devices, and on a CPU under
@@ -13,6 +16,18 @@ import tensorflow as tf
 RANDOM = "philox"
 
 _seed = contextvars.ContextVar("seed", default=None)
+
+
+@contextlib.contextmanager
+def seeded(rng: np.random.Generator):
+    """Inside, Keras draws from a seed of `rng`; the generators of Python and NumPy are afterwards as they were."""
+    states = random.getstate(), np.random.get_state()
+    keras.utils.set_random_seed(int(rng.integers(2**31 - 1)))
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
 
 
 @contextlib.contextmanager

@@ -96,10 +96,16 @@ class Standardize(_Normalization):
     Args:
       event_shape: shape of an event; an int is one axis.
       circular: which scalars of `[D]` are circular and stay as they are; by default none.
+
+    Raises:
+      ValueError: for circular of another shape.
     """
 
     def __init__(
-        self, event_shape: int | Sequence[int], circular: Sequence[bool] | None = None, name: str | None = None
+        self,
+        event_shape: int | Sequence[int],
+        circular: Sequence[bool] | np.ndarray | None = None,
+        name: str | None = None,
     ):
         parameters = dict(locals())
         shape = (event_shape,) if isinstance(event_shape, int) else tuple(event_shape)
@@ -147,6 +153,9 @@ class Whiten(Bijector):
 
     Args:
       n_dim: number of scalars.
+
+    Raises:
+      ValueError: for n_dim < 1.
     """
 
     def __init__(self, n_dim: int, name: str | None = None):

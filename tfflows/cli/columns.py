@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tfflows.cli.console import listed
+from tfflows.checks import listed
+from tfflows.frames import typed
 from tfflows.schema import Column, Schema
 
 MOST_CATEGORIES = 256  # that have frequencies of their own
@@ -83,17 +84,6 @@ def matrix(columns: Sequence[Column], table) -> np.ndarray:
     return np.stack([numbers(column, table.column(column.name)) for column in columns], axis=1)
 
 
-def heard(columns: Sequence[Column], values: np.ndarray) -> np.ndarray:
-    """Context columns `[n, k]` of numbers as a flow hears them: categories as one-hot vectors."""
-    parts = []
-    for column, value in zip(columns, values.T, strict=True):
-        if column.categories is None:
-            parts.append(value[:, np.newaxis])
-        else:
-            parts.append((value[:, np.newaxis] == np.arange(len(column.categories))).astype(np.float64))
-    return np.concatenate(parts, axis=1)
-
-
 def values(columns: Sequence[Column], drawn: np.ndarray) -> dict[str, pa.Array]:
     """Numbers `[n, k]` as what stands in the table, of the types that were there."""
     found = {}
@@ -102,12 +92,7 @@ def values(columns: Sequence[Column], drawn: np.ndarray) -> dict[str, pa.Array]:
             index = np.clip(np.rint(value), 0, len(column.categories) - 1).astype(np.int64)
             found[column.name] = pa.array(column.categories, _arrow_type(column)).take(pa.array(index))
         elif column.is_whole:
-            limits = np.iinfo(column.dtype)
-            # The greatest of 64 bits is no float64, and would be one more.
-            greatest = np.nextafter(float(limits.max), 0.0) if limits.bits == 64 else limits.max
-            found[column.name] = pa.array(
-                np.clip(np.rint(value.astype(np.float64)), limits.min, greatest).astype(column.dtype)
-            )
+            found[column.name] = pa.array(typed(value, column))
         else:  # by way of text, so that float32's 0.1 is no 0.10000000149
             found[column.name] = pa.array(value).cast(pa.string()).cast(_arrow_type(column))
     return found

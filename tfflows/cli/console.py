@@ -7,10 +7,12 @@ import dataclasses
 import math
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from tfflows.checks import listed
 
 stderr = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
@@ -76,10 +78,3 @@ def mean_and_error(total: float, squares: float, weight: float, weight_squares: 
 def nats(mean: float, error: float) -> str:
     """A log-likelihood as people read it."""
     return f"{mean:.4f}{'' if math.isnan(error) else f' +- {error:.4f}'} nats"
-
-
-def listed(names: Iterable[str], most: int = 8) -> str:
-    """Names for an error or a note, not more than anybody reads."""
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(f"'{name}'" for name in names[:most]) + more

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
+from tfflows.checks import listed
 from tfflows.cli import domains
-from tfflows.cli.columns import describe, heard, matrix
-from tfflows.cli.console import listed, note
+from tfflows.cli.columns import describe, matrix
+from tfflows.cli.console import note
 from tfflows.cli.streams import check_missing
 from tfflows.cli.tables import open_table
 from tfflows.domains import Domain
+from tfflows.frames import heard
 from tfflows.schema import Schema
 
 
@@ -82,7 +84,7 @@ def read(path: Path, columns, context, weights, domain, *, drop_missing: bool) -
     schema = Schema(tuple(of_x), tuple(described[n:]))
     return Data(
         schema,
-        None if all(map(domains.is_real, domain)) else domain,
+        None if all(d.text == "real" for d in domain) else domain,
         values[:, :n],
         heard(schema.context, values[:, n : n + len(context)]) if context else None,
         None if weights is None else values[:, -1],

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tfflows.cli.console import listed
+from tfflows.checks import listed
 from tfflows.domains import Domain
+from tfflows.frames import LARGEST_WHOLE
 from tfflows.schema import Column
 
 KINDS = ("real", "positive", "interval", "circular", "integer", "categorical", "simplex", "sphere")
-# float32 tells apart the points of intervals of width 1 up to here.
-LARGEST_WHOLE = 2**19
 
 
 def parse(options: Sequence[str], names: Sequence[str]) -> dict[tuple[str, ...], str]:
@@ -99,11 +97,6 @@ def grouped(columns: Sequence[Column], given: Mapping[tuple[str, ...], str]) -> 
             raise ValueError(f"Expected {listed(names)} side by side and in this order; put them so by --columns.")
         groups.append(tuple(left.pop(name) for name in names))
     return groups
-
-
-def is_real(domain: Domain) -> bool:
-    """Whether a domain asks nothing of a flow."""
-    return domain.kind == "line" and math.isinf(domain.low) and math.isinf(domain.high)
 
 
 def _form(kind: str) -> str:

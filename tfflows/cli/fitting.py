@@ -10,8 +10,9 @@ import keras
 import numpy as np
 from rich.table import Table
 
+from tfflows import presets
 from tfflows.callbacks import default_optimizer, restore_best
-from tfflows.cli import files, presets
+from tfflows.cli import files
 from tfflows.cli.console import Report, mean_and_error, nats, note, noted_warnings, progress
 from tfflows.cli.data import Data, read
 from tfflows.cli.streams import by_name
@@ -36,7 +37,9 @@ def build(preset: Callable, data: Data, settings: Settings) -> FlowModel:
     """The untrained flow of a preset."""
     n_dim = data.x.shape[1] if data.domain is None else sum(len(d.circular_latents) for d in data.domain)
     width = None if data.context is None else data.context.shape[1]
-    bijector = presets.build(preset, n_dim, context_dim=width, layers=settings.layers, hidden=settings.hidden)
+    words = {"context_dim": "context columns", "n_layers": "--layers", "hidden": "--hidden"}
+    hidden = None if settings.hidden is None else _widths(settings.hidden)
+    bijector = presets.build(preset, n_dim, words, context_dim=width, n_layers=settings.layers, hidden=hidden)
     net, shape = None, None
     if width is not None:  # nets want numbers near 1, of any unit
         variance = data.context.var(axis=0)
@@ -49,6 +52,17 @@ def build(preset: Callable, data: Data, settings: Settings) -> FlowModel:
     with by_name(data.schema):  # before rows are split, which loses their numbers
         flow.accepts.check_domain(data.x)
     return flow
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    """Of "64,64"."""
+    try:
+        widths = tuple(int(width) for width in text.split(","))
+    except ValueError:
+        widths = ()
+    if not widths or min(widths) < 1:
+        raise ValueError(f"Expected --hidden as whole numbers >= 1, such as 64,64; got '{text}'.")
+    return widths
 
 
 class Epochs(keras.callbacks.Callback):

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from tfflows.cli.columns import arrow_types, heard, matrix
-from tfflows.cli.console import listed, note, progress
+from tfflows.checks import listed
+from tfflows.cli.columns import arrow_types, matrix
+from tfflows.cli.console import note, progress
 from tfflows.cli.tables import CSVTable, Table
 from tfflows.density import Density
+from tfflows.frames import heard
 from tfflows.schema import Column, Schema
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from tfflows.cli.console import listed
+from tfflows.checks import listed
 
 CHUNK = 65_536  # rows at a time, at most
 BLOCK = 8 << 20  # bytes of a CSV at a time

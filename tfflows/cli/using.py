@@ -10,10 +10,12 @@ import pyarrow as pa
 
 from tfflows import plot as pictures
 from tfflows import questions
+from tfflows.checks import listed
 from tfflows.cli import columns, files, writing
-from tfflows.cli.console import Report, listed, mean_and_error, nats, note, progress
+from tfflows.cli.console import Report, mean_and_error, nats, note, progress
 from tfflows.cli.streams import Stream, by_name, hears, schema_of
 from tfflows.cli.tables import CHUNK, open_table
+from tfflows.questions.outliers import check_enough
 from tfflows.schema import Schema
 
 MOST_COLUMNS = 6  # that a picture shows unless told
@@ -71,7 +73,7 @@ def outliers(model, data, out, rate, calibration, by, only, drop_missing, seed, 
 
         if calibration is not None:
             held_out = scores_of(Stream(flow, open_table(calibration), drop_missing=drop_missing), "Calibrating")
-            questions.check_enough(len(held_out), rate)
+            check_enough(len(held_out), rate)
             scores = scores_of(stream, "Scoring")
             found = questions.judge(scores, held_out, rate)
             p_values, flags = found.p_values, found.flags

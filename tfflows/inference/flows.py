@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import random
 
 import keras
 import numpy as np
@@ -15,6 +14,7 @@ from tfflows.bijectors import Chain, Whiten
 from tfflows.inference import diagnostics
 from tfflows.inference.target import Target
 from tfflows.model import FlowModel
+from tfflows.randomness import seeded
 from tfflows.transformers import Affine
 
 BATCH_SIZE = 256
@@ -119,15 +119,3 @@ class Trainer:
     def _loss(self, test):
         loss = -float(np.mean(self.flow.log_prob(test)))
         return loss if np.isfinite(loss) else np.inf
-
-
-@contextlib.contextmanager
-def seeded(rng: np.random.Generator):
-    """Inside, Keras draws from a seed of `rng`; the generators of Python and NumPy are afterwards as they were."""
-    states = random.getstate(), np.random.get_state()
-    keras.utils.set_random_seed(int(rng.integers(2**31 - 1)))
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])

@@ -10,7 +10,7 @@ import tensorflow as tf
 from scipy.special import logsumexp
 
 from tfflows.inference import diagnostics
-from tfflows.inference.flows import Trainer, flow_for, seeded
+from tfflows.inference.flows import Trainer, flow_for
 from tfflows.inference.importance import evidence, importance
 from tfflows.inference.laplace import normal_draws
 from tfflows.inference.progress import Progress
@@ -18,6 +18,7 @@ from tfflows.inference.result import Result
 from tfflows.inference.target import Target
 from tfflows.losses import ReverseKL
 from tfflows.numerics import check_counts
+from tfflows.randomness import seeded
 
 LEARNING_RATE = 3e-3
 ROWS_OF_A_ROUND = 4096

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfflows.domains import Domain
-from tfflows.nets import Heard
+from tfflows.nets.context import Heard
 from tfflows.plot.canvas import names
 from tfflows.questions import estimates
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from tfflows import architectures
+
+__all__ = ["build", "find"]
 
 # Of spline flows the autoregressive ones: of mixed tables they are nearer to the truth (README). Their samples come in
 # stages, which coupling ones need not.
@@ -39,7 +41,7 @@ def find(name: str) -> Callable:
     plain = _plain(name)
     preset = ALIASES.get(plain) or known.get(plain)
     if preset in OF_IMAGES:
-        raise ValueError(f"Expected a flow of tables; got '{name}', which is of images: fit it from Python.")
+        raise ValueError(f"Expected a flow of tables; got '{name}', which is of images: fit a FlowModel to them.")
     if preset is None:
         names = [*ALIASES, *(key for key, value in known.items() if value not in OF_IMAGES)]
         near = difflib.get_close_matches(plain, names, n=3, cutoff=0.4)
@@ -48,32 +50,23 @@ def find(name: str) -> Callable:
     return getattr(architectures, preset)
 
 
-def build(preset: Callable, n_dim: int, *, context_dim: int | None, layers: int | None, hidden: str | None):
+def build(preset: Callable, n_dim: int, words: Mapping[str, str] | None = None, **settings):
     """The bijector of a preset.
 
     Args:
-      hidden: widths of the nets' layers, such as "64,64".
+      preset: as `find` gives it.
+      n_dim: number of scalars.
+      words: what the user calls a setting, where that is not its name.
+      **settings: such as `n_layers`; None is the preset's own default.
 
     Raises:
       ValueError: for a setting that the preset has not.
     """
-    settings = {"context_dim": context_dim, "n_layers": layers, "hidden": None if hidden is None else _widths(hidden)}
     settings = {name: value for name, value in settings.items() if value is not None}
     accepted = inspect.signature(preset).parameters
-    words = {"context_dim": "context columns", "n_layers": "--layers", "hidden": "--hidden"}
-    if unknown := [words[name] for name in settings if name not in accepted]:
+    if unknown := [(words or {}).get(name, name) for name in settings if name not in accepted]:
         raise ValueError(f"Expected no {' or '.join(unknown)} for {preset.__name__}, which has none; got some.")
     return preset(n_dim, **settings)
-
-
-def _widths(text: str) -> tuple[int, ...]:
-    try:
-        widths = tuple(int(width) for width in text.split(","))
-    except ValueError:
-        widths = ()
-    if not widths or min(widths) < 1:
-        raise ValueError(f"Expected --hidden as whole numbers >= 1, such as 64,64; got '{text}'.")
-    return widths
 
 
 def _plain(name: str) -> str:
