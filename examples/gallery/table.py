@@ -20,6 +20,7 @@ from sklearn.datasets import load_diabetes
 from sklearn.model_selection import KFold
 
 from tfflows import Domain, FlowMixture, FlowModel, MaskedAutoregressiveRQNSF, plot
+from tfflows.schema import Column
 
 COLUMNS = {
     "sex": ("sex", None, Domain.categorical(2)),
@@ -77,9 +78,11 @@ def main(output: Path, *, quick: bool) -> None:
     for name, log_prob in found.items():
         more = "" if name == "flows" else f", {with_error((found['flows'] - log_prob)[tested])} less than the flows"
         print(f"{name:<16}{with_error(log_prob[tested])} nats a held-out row{more}")
-    names, units, _ = zip(*COLUMNS.values(), strict=True)
+    _, units, _ = zip(*COLUMNS.values(), strict=True)
+    columns = [Column(name, domain=domain.kind) for name, _, domain in COLUMNS.values()]
+    columns[0] = Column("sex", categories=("1", "2"))  # as the table says
     samples = fit(x, quick=quick).sample(200 if quick else 2000, seed=1).numpy()
-    plot.corner(samples, x, labels=names, units=units, path=output / "table.png")
+    plot.corner(samples, x, columns=columns, units=units, path=output / "table.png")
     print(f"Picture: {output / 'table.png'}")
 
 
