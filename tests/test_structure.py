@@ -26,6 +26,7 @@ ORDER = [
     "batching",
     "checks",
     "frames",
+    "pipelines",
     "contexts",
     "inputs",
     "distribution",

@@ -119,9 +119,11 @@ class TrainableModel(keras.Model):
         self._reset_compiled()
 
     def adapt(self, x, context=None, sample_weight=None, *, verbose=0) -> None:
-        """Sets what is taken from data without gradients (Standardize, ActNorm). The first `fit` calls it."""
-        rows = self.accepts.rows(x, context, sample_weight)
-        self._adapt(rows.positive(), verbose)
+        """Sets what is taken from data without gradients (Standardize, ActNorm). The first `fit` calls it.
+
+        Of a `tf.data.Dataset` all rows are read and checked, and a random 100,000 are used; `fit` takes the first ones.
+        """
+        self._adapt(self.accepts.adapt_rows(x, context, sample_weight), verbose)
 
     def fit(
         self,
