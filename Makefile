@@ -4,7 +4,7 @@ SECONDS ?= 75
 BIN = .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test test-web lint bench bench-power bench-toys clean
+.PHONY: demo docs test test-web lint bench bench-power bench-toys clean
 
 demo: .venv/installed
 	$(BIN)/python examples/alanine_dipeptide.py
@@ -21,6 +21,10 @@ test-web: .venv/installed
 	cd examples/web && npm install --silent
 	$(BIN)/python examples/web/build.py
 	$(BIN)/python -m pytest examples/web
+
+# Into site/; `.venv/bin/mkdocs serve` shows it as it is written.
+docs: .venv/installed
+	$(BIN)/mkdocs build --strict
 
 lint: .venv/installed
 	$(BIN)/ruff check .

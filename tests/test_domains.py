@@ -7,17 +7,20 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_probability as tfp
 from cases import policy, randomise
 from scipy import stats
 
 from tfflows import (
     MAF,
+    Chain,
     CouplingRQNSF,
     Domain,
     FlowMatching,
     FlowMixture,
     FlowModel,
     MaskedAutoregressiveRQNSF,
+    MultiscaleRealNVP,
     RealNVP,
     bases,
     export,
@@ -371,3 +374,28 @@ def test_a_domain_keeps_what_has_nothing_to_do_with_circles():
     assert math.isfinite(flow.log_prob(np.float32([[1e4, 0.0]]))[0])
     with pytest.raises(ValueError, match="spline"):
         FlowModel(MAF(2), domain=[Domain.circular(1.0)] * 2)
+
+
+def test_a_flow_knows_its_domain():
+    domain = [
+        Domain.sphere(3),
+        Domain.real(),
+        Domain.interval(-1.0, 2.0),
+        Domain.circular(24.0, 6.0),
+        Domain.positive(),
+        Domain.simplex(3),
+        Domain.integer(0),
+        Domain.integer(None, 5),
+        Domain.categorical(4),
+        Domain.integer(0, 1000),
+    ]
+    flow = FlowModel(CouplingRQNSF(12, n_layers=1, hidden=(4,)), domain=domain)
+    assert flow.domain == domain
+    assert FlowModel.from_config(flow.get_config()).domain == domain
+    assert FlowMixture([flow]).domain == domain
+    assert FlowModel(Chain([tfb.Bounded([0.0, 1.0], [1.0, np.inf]), RealNVP(2)])).domain == [
+        Domain.interval(0.0, 1.0),
+        Domain("line", 1.0),
+    ]
+    assert FlowModel(Chain([tfp.bijectors.Exp(), RealNVP(1)])).domain == [Domain.real()]  # TFP's say nothing
+    assert FlowModel(MultiscaleRealNVP((4, 4, 1), levels=1, steps=1, hidden=4)).domain is None

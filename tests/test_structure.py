@@ -33,6 +33,7 @@ ORDER = [
     "summary",
     "loop",
     "callbacks",
+    "steps",
     "training",
     "export",
     "questions",

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfflows.bijectors import Bijector
 from tfflows.bijectors.noise import users_context_dim
 from tfflows.checks import check_finite, is_event, is_symbolic, rows_of
-from tfflows.nets import build_context_net
+from tfflows.nets.context import build_context_net
 
 RULE = "rows of context pair with rows of x; sample(n, context [batch, ...]) gives [n, batch, ...]"
 

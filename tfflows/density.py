@@ -8,10 +8,11 @@ import numpy as np
 import tensorflow as tf
 
 from tfflows import bases, batching, checks, export
+from tfflows.bases.stock import check_temperature
 from tfflows.bijectors.noise import users_context_dim
 from tfflows.distribution import FlowDistribution
-from tfflows.nets import Heard
-from tfflows.questions import ByDraws
+from tfflows.nets.context import Heard
+from tfflows.questions.verbs import ByDraws
 from tfflows.schema import Schema
 from tfflows.training import TrainableModel
 
@@ -85,13 +86,25 @@ class Density(ByDraws, export.Exportable, TrainableModel):
 
         Returns:
           `[n, *event]`, or `[n, batch, *event]` for a batch of contexts.
+
+        Raises:
+          ValueError: for n < 1, a context that does not fit, or a temperature that is negative or not finite.
         """
         return self._draw("sample_only", n, context, seed, temperature, batch_size)
 
     def sample_and_log_prob(self, n: int, context=None, *, seed=None, temperature=1.0, batch_size: int | None = None):
-        """Draws and the log-density they were drawn with, in one pass; arguments as in `sample`.
+        """Draws and the log-density they were drawn with, in one pass.
 
         With a temperature other than 1 the density is that of the tempered flow.
+
+        Args:
+          n, context, seed, temperature, batch_size: as in `sample`.
+
+        Returns:
+          What `sample` returns, and `[n]` or `[n, batch]`, in nats.
+
+        Raises:
+          ValueError: as `sample` does.
         """
         return self._draw("sample_and_log_prob", n, context, seed, temperature, batch_size)
 
@@ -129,13 +142,21 @@ class Density(ByDraws, export.Exportable, TrainableModel):
         return (probabilities, tf.reduce_logsumexp(joint, axis=-1)) if return_log_prob else probabilities
 
     def distribution(self, context=None) -> FlowDistribution:
-        """The flow as a `tfd.Distribution`, given a context `[..., *context_shape]` (or labels) if it hears one."""
+        """The flow as a `tfd.Distribution`.
+
+        Args:
+          context: `[..., *context_shape]` (or labels), if the flow is conditional; leading axes are the batch shape.
+
+        Raises:
+          ValueError: for a context that does not fit.
+        """
         contexts = self.accepts.contexts
         return FlowDistribution(
             self, self.accepts.context(context, None) if contexts is None else contexts.any_batch(context)
         )
 
     def call(self, x, context=None):
+        """`log_prob` inside other Keras models, unchecked: `x` `[..., *event]` and `context` to `[...]`."""
         return self._log_prob(x, context)
 
     def _signatures(self, batch_size):
@@ -191,7 +212,7 @@ class Density(ByDraws, export.Exportable, TrainableModel):
         temperature = self._temperature(temperature)
         is_stock = any(isinstance(flow.base, bases.FromTFP) for flow in self._flows())
         if is_stock:  # knows no other, and says so
-            bases.check_temperature(temperature)
+            check_temperature(temperature)
         checks.check_batch_size(batch_size)
         is_single = self.accepts.contexts is not None and self.accepts.contexts.is_one(context)
         context = self.accepts.context(tf.convert_to_tensor(context)[None] if is_single else context, None)
@@ -250,7 +271,15 @@ class Density(ByDraws, export.Exportable, TrainableModel):
         return self.accepts.context_shape
 
     def load_weights(self, filepath, **kwargs):
-        """Keras' `load_weights`, which here changes nothing unless the whole file fits."""
+        """Keras' `load_weights`, which here changes nothing unless the whole file fits.
+
+        Args:
+          filepath: a `.weights.h5` or `.keras` file.
+          **kwargs: of Keras.
+
+        Raises:
+          ValueError: for the weights of another model.
+        """
         before = self.get_weights()
         try:
             super().load_weights(filepath, **kwargs)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+__all__ = ["FlowDistribution"]
+
 
 class FlowDistribution(tfp.distributions.Distribution):
     """The density of a flow, for one context or a batch of them, wherever TFP takes a distribution.

@@ -26,6 +26,8 @@ from tfflows.bijectors import (
 )
 from tfflows.transformers import Shift
 
+__all__ = ["Domain"]
+
 KINDS = ("line", "circle", "integers", "simplex", "sphere")
 MAX_COUNTED = 256  # so many different integers have frequencies of their own
 CIRCLE_BOUND = 5.0  # half the period of latents where no layer says another
@@ -36,9 +38,12 @@ class Domain:
     """Where a column of a table lives, or several columns together. Made by the functions below.
 
     Args:
-      kind: one of `KINDS`.
+      kind: "line", "circle", "integers", "simplex" or "sphere".
       low, high: bounds of a line or of integers; a circle goes from low to high.
-      n_columns: of the table.
+      n_columns: of the table, that it is of.
+
+    Raises:
+      ValueError: for another kind.
     """
 
     kind: str
@@ -57,7 +62,14 @@ class Domain:
 
     @classmethod
     def interval(cls, low: float, high: float) -> Domain:
-        """Numbers from low to high, the bounds included."""
+        """Numbers from low to high, the bounds included.
+
+        Args:
+          low, high: finite, low < high.
+
+        Raises:
+          ValueError: for others.
+        """
         if not -math.inf < low < high < math.inf:
             raise ValueError(f"Expected finite bounds low < high; got {low} and {high}.")
         return cls("line", float(low), float(high))
@@ -77,6 +89,9 @@ class Domain:
         Args:
           period: after which they do, > 0.
           start: samples are in [start, start + period); of data any number will do.
+
+        Raises:
+          ValueError: for a period or start that is not finite, or a period <= 0.
         """
         if not 0.0 < period < math.inf or not math.isfinite(start):
             raise ValueError(f"Expected a finite period > 0 and a finite start; got {period} and {start}.")
@@ -84,7 +99,14 @@ class Domain:
 
     @classmethod
     def integer(cls, low: int | None = 0, high: int | None = None) -> Domain:
-        """Whole numbers, whose order means something: counts, grades; from low to high, None for no bound."""
+        """Whole numbers, whose order means something: counts, grades.
+
+        Args:
+          low, high: the least and the largest, low < high; None for no bound.
+
+        Raises:
+          ValueError: for bounds that are not whole, or not low < high.
+        """
         low, high = -math.inf if low is None else float(low), math.inf if high is None else float(high)
         if not low < high or any(math.isfinite(v) and v != math.floor(v) for v in (low, high)):
             raise ValueError(f"Expected whole numbers low < high; got {low:g} and {high:g}.")
@@ -92,19 +114,40 @@ class Domain:
 
     @classmethod
     def categorical(cls, n: int) -> Domain:
-        """Categories, as whole numbers from 0 to n - 1."""
+        """Categories, as whole numbers from 0 to n - 1.
+
+        Args:
+          n: how many, >= 2.
+
+        Raises:
+          ValueError: for fewer, or no whole number.
+        """
         if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 2:
             raise ValueError(f"Expected n >= 2 categories; got {n!r}.")
         return cls("integers", 0.0, float(n - 1))
 
     @classmethod
     def simplex(cls, n: int) -> Domain:
-        """n columns > 0 that add up to 1: shares, compositions. They take n - 1 numbers of the flow."""
+        """n columns > 0 that add up to 1: shares, compositions. They take n - 1 numbers of the flow.
+
+        Args:
+          n: >= 2.
+
+        Raises:
+          ValueError: for fewer.
+        """
         return cls("simplex", n_columns=Simplex(n).event_shape[0])
 
     @classmethod
     def sphere(cls, n: int = 3) -> Domain:
-        """n columns that are a unit vector: directions. They take n - 1 numbers of the flow."""
+        """n columns that are a unit vector: directions. They take n - 1 numbers of the flow.
+
+        Args:
+          n: >= 2.
+
+        Raises:
+          ValueError: for fewer.
+        """
         return cls("sphere", n_columns=Sphere(n, 1.0).event_shape[0])
 
     @property
@@ -181,6 +224,48 @@ def table(domain: Sequence[Domain], bound: float) -> Blockwise:
     return Blockwise(
         *([list(part) for part in zip(*blocks, strict=True)] or [[], []]), sum(d.n_columns for d in domain)
     )
+
+
+def domain_of(bijector: Bijector) -> list[Domain] | None:
+    """Where the columns of a flow's data live, as the maps next to the data say: what `on_domain` was given.
+
+    Returns:
+      a domain for each column, or group of columns, real where nothing says another; None if events are not vectors.
+    """
+    if bijector.event_shape is None or len(bijector.event_shape) != 1:
+        return None
+    n = bijector.event_shape[0]
+    if isinstance(bijector, Chain):
+        first = bijector.bijectors[0]
+        return domain_of(first) if isinstance(first, Bijector) and first.event_shape is not None else _all_real(n)
+    if isinstance(bijector, Blockwise):
+        found = dict.fromkeys(range(n), Domain.real())
+        for block, columns in zip(bijector.blocks, bijector.columns, strict=True):
+            if isinstance(block, (Simplex, Sphere)):  # one of several columns
+                found = {c: d for c, d in found.items() if c not in columns}
+            found |= dict(zip(columns, domain_of(block), strict=False))
+        return [found[c] for c in sorted(found)]
+    arguments = bijector.parameters
+    if isinstance(bijector, Bounded):
+        return [Domain("line", low, high) for low, high in zip(arguments["low"], arguments["high"], strict=True)]
+    if isinstance(bijector, Positive):
+        return [Domain("line", float(low)) for low in arguments["low"]]
+    if isinstance(bijector, Circle):
+        return [Domain.circular(*pair) for pair in zip(arguments["period"], arguments["start"], strict=True)]
+    if isinstance(bijector, Integers):
+        return [Domain("integers", low, high) for low, high in zip(arguments["low"], arguments["high"], strict=True)]
+    if isinstance(bijector, Simplex):
+        return [Domain.simplex(n)]
+    if isinstance(bijector, Sphere):
+        return [Domain.sphere(n)]
+    if isinstance(bijector, Elementwise) and arguments["transformer"].wraps:
+        bound = arguments["transformer"].circle_bound
+        return [Domain.circular(2.0 * bound, -bound)] * n
+    return _all_real(n)
+
+
+def _all_real(n: int) -> list[Domain]:
+    return [Domain.real()] * n
 
 
 def integers(low: np.ndarray, high: np.ndarray) -> Chain:

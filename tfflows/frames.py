@@ -10,6 +10,8 @@ from tfflows.checks import listed
 from tfflows.domains import Domain
 from tfflows.schema import Column, Schema
 
+__all__ = ["describe", "is_frame", "schema_of", "to_frame"]
+
 LARGEST_WHOLE = 2**19  # float32 tells apart the points of intervals of width 1 up to here
 
 
@@ -59,7 +61,15 @@ def describe(frame, domain: Mapping[str, Domain] | None = None) -> tuple[Schema,
 
 
 def schema_of(x, context=None) -> Schema | None:
-    """The schema of data `x`, and of contexts, of which frames know the names of their columns; None for others."""
+    """The schema of data and contexts whose columns have names.
+
+    Args:
+      x: anything; None is returned if it is no frame.
+      context: likewise; it has no columns in the schema if it is no frame.
+
+    Raises:
+      ValueError: for columns of text or dates, or two of one name.
+    """
     if not is_frame(x):
         return None
     return Schema(tuple(_columns(x)), tuple(_columns(context)) if is_frame(context) else ())
@@ -93,7 +103,11 @@ def heard(columns: Sequence[Column], values: np.ndarray) -> np.ndarray:
 
 
 def to_frame(schema: Schema, x):
-    """Draws `[n, k]` of a flow as a `pandas.DataFrame`, with the columns and types of the data.
+    """Draws of a flow as a `pandas.DataFrame`, with the columns and types of the data.
+
+    Args:
+      schema: `flow.schema`.
+      x: `[n, k]`, a number for each of its columns.
 
     Raises:
       ValueError: for another number of columns.

@@ -12,6 +12,8 @@ from tfflows.bijectors.continuous import bending, hamilton_jacobi, kinetic_energ
 from tfflows.randomness import RANDOM, step_seeds
 from tfflows.serialization import register
 
+__all__ = ["FlowMatching", "Loss", "NegativeLogLikelihood", "NoisyLikelihood", "RegularizedLikelihood", "ReverseKL"]
+
 
 class Loss:
     """An objective, one number for each row of data; `fit` minimises its weighted mean.
@@ -21,19 +23,26 @@ class Loss:
     """
 
     def __call__(self, flow, x: tf.Tensor, context: tf.Tensor | None) -> tf.Tensor:
-        """The loss of `x` `[n, ...]` given `context` `[n, *context_shape]` or None, of shape `[n]`.
+        """The loss of each row, `[n]`.
 
         Args:
           flow: the `FlowModel` or `FlowMixture`; its verbs, such as `log_prob`, may be called, and gradients
             flow through them to its weights.
+          x: `[n, *event]`.
+          context: `[n, *context_shape]` or None.
+
+        Raises:
+          ValueError: for a flow that it is not made for.
         """
         raise NotImplementedError  # abstract
 
     def get_config(self) -> dict:
+        """The constructor's arguments, as a `.keras` file holds them."""
         return {}
 
     @classmethod
     def from_config(cls, config: dict) -> Loss:
+        """The same loss again, from the `config` of `get_config`."""
         return cls(**config)
 
 
@@ -190,6 +199,9 @@ class ReverseKL(Loss):
       path_derivative: whether the gradient goes through the draws alone, and not through the density of where they
         fell, whose part of the gradient is zero in the mean: near the optimum it has far less noise, for one more pass
         through the flow.
+
+    Raises:
+      ValueError: for a log_prob that is no function, and when called with a context.
 
     References:
       Rezende & Mohamed (2015), Variational inference with normalizing flows, https://arxiv.org/abs/1505.05770; Roeder,

@@ -12,8 +12,11 @@ import tensorflow as tf
 
 from tfflows.bijectors import Blockwise
 from tfflows.density import Density
+from tfflows.domains import Domain
 from tfflows.model import FlowModel
-from tfflows.nets import Constant, Heard, build_context_net, check_net_and_context, run_context_net
+from tfflows.nets import Constant
+from tfflows.nets.conditioning import check_net_and_context
+from tfflows.nets.context import Heard, build_context_net, run_context_net
 from tfflows.numerics import k_means
 from tfflows.randomness import RANDOM, categories, draw_categories, seeded_uniform
 from tfflows.serialization import deserialize, register, serialize
@@ -73,17 +76,30 @@ class FlowMixture(Density):
         self.built = True
 
     def log_weights(self, context=None) -> tf.Tensor:
-        """log w_k, of shape `[K]`, or with a net `[n, K]`, given the context `[n, *context_shape]`."""
+        """log w_k: the shares of the flows.
+
+        Args:
+          context: `[n, *context_shape]`, if weights depend on it.
+
+        Returns:
+          `[K]`, or with a net `[n, K]`.
+
+        Raises:
+          ValueError: for a context without a net, or one that does not fit.
+        """
         if self.net is None and context is not None:
             raise ValueError("Expected no context for weights that do not depend on it; got one.")
         return self._given(None if self.net is None else self.accepts.context(context, None))[0]
 
     def log_probs(self, x, context=None, *, batch_size: int | None = None) -> tf.Tensor:
-        """Log-density in nats under each flow, `[n, K]`; arguments as in `log_prob`."""
+        """Log-density in nats under each flow, `[n, K]`; `x`, `context` and `batch_size` as in `log_prob`."""
         return self._over_rows("log_probs", x, context, batch_size)
 
     def fit(self, x, context=None, sample_weight=None, **kwargs):
-        """Trains flows and weights together; arguments, result and errors are those of `FlowModel.fit`.
+        """Trains flows and weights together; result and errors are those of `FlowModel.fit`.
+
+        Args:
+          x, context, sample_weight, **kwargs: as in `FlowModel.fit`.
 
         Raises:
           ValueError: for a flow with noise (`SoftFlow`), which `fit_each` trains.
@@ -207,6 +223,11 @@ class FlowMixture(Density):
 
     # Facts and files.
 
+    @property
+    def domain(self) -> list[Domain] | None:
+        """Where each column of the data lives, or several together; None if events are not vectors."""
+        return self.flows[0].domain
+
     def get_config(self):
         return {
             "name": self.name,
@@ -217,6 +238,7 @@ class FlowMixture(Density):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
+        """A new mixture from the `config` of `get_config`; `custom_objects` is not looked at."""
         config = dict(config)
         flows = [deserialize(flow) for flow in config.pop("flows")]
         return cls(flows, deserialize(config.pop("net")), **config)
@@ -225,7 +247,7 @@ class FlowMixture(Density):
         return f"FlowMixture({list(self.flows)})"
 
     def summary(self, print_fn=print, **kwargs):
-        """Prints every flow part by part, as its own `summary` does, and the number of weights in all."""
+        """Prints by `print_fn` every flow part by part, as its own `summary` does, and the number of weights in all."""
         for flow in self.flows:
             flow.summary(print_fn, **kwargs)
         weights = "equal for all contexts" if self.net is None else f"given by a {type(self.net).__name__}"

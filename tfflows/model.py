@@ -14,9 +14,9 @@ from tfflows import bases, checks, inputs, latents, summary
 from tfflows.bijectors.base import Bijector, describe
 from tfflows.contexts import contexts_of
 from tfflows.density import Density
-from tfflows.domains import Domain, on_domain
-from tfflows.nets import Heard, run_context_net
-from tfflows.questions import ByLatents
+from tfflows.domains import Domain, domain_of, on_domain
+from tfflows.nets.context import Heard, run_context_net
+from tfflows.questions.verbs import ByLatents
 from tfflows.randomness import seeded_uniform, training_randomness
 from tfflows.serialization import deserialize, register, serialize
 
@@ -135,12 +135,23 @@ class FlowModel(ByLatents, Density):
     # The verbs that need one latent space; the others are those of `Density`.
 
     def encode(self, x, context=None, *, return_log_det: bool = False, batch_size: int | None = None):
-        """The latents z `[n, *latent]` of data x, and log |det dz/dx| `[n]` if `return_log_det`."""
+        """The latents z `[n, *latent]` of data.
+
+        Args:
+          x, context, batch_size: as in `log_prob`.
+          return_log_det: whether log |det dz/dx| `[n]` is returned too.
+        """
         z, log_det = self._over_rows("encode", x, context, batch_size)
         return (z, log_det) if return_log_det else z
 
     def decode(self, z, context=None, *, return_log_det: bool = False, batch_size: int | None = None):
-        """The data x `[n, *event]` of latents z, and log |det dx/dz| `[n]` if `return_log_det`."""
+        """The data `[n, *event]` of latents.
+
+        Args:
+          z: `[n, *latent]`.
+          context, batch_size: as in `log_prob`.
+          return_log_det: whether log |det dx/dz| `[n]` is returned too.
+        """
         x, log_det = self._over_rows("decode", z, context, batch_size)
         return (x, log_det) if return_log_det else x
 
@@ -161,30 +172,11 @@ class FlowModel(ByLatents, Density):
         Returns:
           `[n, n_steps, *event]`, or `[n_steps, *event]` for one event each; the first and the last are x0 and x1, up
           to rounding.
+
+        Raises:
+          ValueError: for n_steps < 2, x0 and x1 of different shapes, or another mode.
         """
-        mode = latents.mode(mode)
-        if isinstance(n_steps, bool) or not isinstance(n_steps, (int, np.integer)) or n_steps < 2:
-            raise ValueError(f"Expected n_steps >= 2; got {n_steps}.")
-        if tuple(np.shape(x0)) != tuple(np.shape(x1)):
-            raise ValueError(f"Expected x0 and x1 of one shape; got {np.shape(x0)} and {np.shape(x1)}.")
-        is_single = np.ndim(x0) == len(self.bijector.event_shape)
-        contexts = context if isinstance(context, tuple) else (context, context)
-        if is_single:
-            x0, x1 = tf.convert_to_tensor(x0)[tf.newaxis], tf.convert_to_tensor(x1)[tf.newaxis]
-            contexts = [None if c is None else np.asarray(c)[np.newaxis] for c in contexts]
-        contexts = [self._listened(self.accepts.context(c, len(x0)), batch_size) for c in contexts]
-        z0, z1 = (self.encode(x, c, batch_size=batch_size) for x, c in zip((x0, x1), contexts, strict=True))
-        times = np.linspace(0.0, 1.0, n_steps).tolist()
-        z = tf.reshape(tf.stack([mode(z0, z1, t) for t in times], axis=1), [-1, *self.base.event_shape])
-        if self.context_dim is None:
-            mixed = None
-        else:
-            ends = [tf.cast(self._hear(c), z.dtype) for c in contexts]
-            mixed = tf.stack([latents.linear(*ends, t) for t in times], axis=1)
-            mixed = Heard(tf.reshape(mixed, [-1, mixed.shape[-1]]))
-        x = self.decode(z, mixed, batch_size=batch_size)
-        x = tf.reshape(x, [-1, n_steps, *self.bijector.event_shape])
-        return x[0] if is_single else x
+        return latents.way(self, x0, x1, n_steps, context, mode, batch_size)
 
     def attribute_vector(self, x_with, x_without, context_with=None, context_without=None):
         """What latents of data with an attribute have more, in the mean, than those without: `[*latent]`.
@@ -304,6 +296,11 @@ class FlowModel(ByLatents, Density):
 
     # Facts and files.
 
+    @property
+    def domain(self) -> list[Domain] | None:
+        """Where each column of the data lives, or several together; None if events are not vectors."""
+        return domain_of(self.bijector)
+
     def get_config(self):
         return {
             "name": self.name,
@@ -318,6 +315,7 @@ class FlowModel(ByLatents, Density):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
+        """A new flow from the `config` of `get_config`; `custom_objects` is not looked at."""
         config = dict(config)
         parts = {name: deserialize(config.pop(name, None)) for name in ("bijector", "base", "context_net")}
         schema = deserialize(config.pop("schema", None))
@@ -333,6 +331,6 @@ class FlowModel(ByLatents, Density):
         )
 
     def summary(self, print_fn=print, **kwargs):
-        """Prints the flow part by part, from the data to the latent, with numbers of weights."""
+        """Prints by `print_fn` the flow part by part, from the data to the latent, with numbers of weights."""
         del kwargs  # Keras' layout options have no meaning for this table
         print_fn(summary.table(self))

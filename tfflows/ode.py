@@ -11,6 +11,8 @@ import tensorflow_probability as tfp
 from tfflows.numerics import check_counts
 from tfflows.serialization import Record, register
 
+__all__ = ["DormandPrince", "RungeKutta4", "Solver"]
+
 # (time, state, constants) -> d state / d time; state and constants are tuples of tensors.
 Derivative = Callable[[tf.Tensor, tuple[tf.Tensor, ...], tuple[tf.Tensor, ...]], tuple[tf.Tensor, ...]]
 
@@ -30,6 +32,15 @@ class Solver(Record):
         """The state at time `stop`, given that at `start`, which may be the later one.
 
         Gradients flow to state and constants only, and to nothing that `derivative` closes over.
+
+        Args:
+          derivative: of (time, state, constants), returns the slope of each tensor of the state.
+          state: tensors `[n, ...]` at `start`.
+          constants: tensors that the derivative depends on.
+          start, stop: times.
+
+        Returns:
+          The state's tensors at `stop`.
         """
         raise NotImplementedError  # abstract
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 
 from tfflows import architectures
 
+__all__ = ["build", "find"]
+
 # Of spline flows the autoregressive ones: of mixed tables they are nearer to the truth (README). Their samples come in
 # stages, which coupling ones need not.
 ALIASES = {
@@ -52,6 +54,8 @@ def build(preset: Callable, n_dim: int, words: Mapping[str, str] | None = None, 
     """The bijector of a preset.
 
     Args:
+      preset: as `find` gives it.
+      n_dim: number of scalars.
       words: what the user calls a setting, where that is not its name.
       **settings: such as `n_layers`; None is the preset's own default.
 

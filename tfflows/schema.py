@@ -6,6 +6,8 @@ import dataclasses
 
 from tfflows.serialization import Record, register
 
+__all__ = ["Column", "Schema"]
+
 
 @register
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +59,10 @@ class Schema:
         return [column.name for column in (*self.columns, *self.context)]
 
     def get_config(self) -> dict:
+        """The columns as dicts, as a `.keras` file holds them."""
         return {part: [column.get_config() for column in getattr(self, part)] for part in ("columns", "context")}
 
     @classmethod
     def from_config(cls, config: dict) -> Schema:
+        """The same schema again, from the `config` of `get_config`."""
         return cls(*(tuple(Column(**column) for column in config[part]) for part in ("columns", "context")))

@@ -15,6 +15,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+__all__ = ["Record", "deserialize", "register", "serialize"]
+
 PACKAGE = "tfflows"
 
 # Only these modules' public names can be rebuilt from a file: a config names a class, never code.
@@ -23,7 +25,11 @@ _TFP_KINDS = (tfp.bijectors.Bijector, tfp.distributions.Distribution)
 
 
 def register(cls: type) -> type:
-    """Class decorator: Keras can save and load the class without `custom_objects`."""
+    """Class decorator: Keras can save and load the class without `custom_objects`.
+
+    Args:
+      cls: a class with `get_config` and `from_config`; its name is unique among those registered.
+    """
     return keras.saving.register_keras_serializable(PACKAGE)(cls)
 
 
@@ -37,15 +43,24 @@ class Record:
         return f"{type(self).__name__}({arguments})" if arguments else type(self).__name__
 
     def get_config(self) -> dict:
+        """The fields by name, as a `.keras` file holds them."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_config(cls, config: dict):
+        """The same record again, from the `config` of `get_config`."""
         return cls(**config)
 
 
 def serialize(value: Any) -> Any:
-    """A JSON-ready description of a constructor argument."""
+    """A JSON-ready description of a constructor argument.
+
+    Args:
+      value: None, a number, string, array, dtype, Keras layer, tfflows or TFP object, or a list of them.
+
+    Raises:
+      ValueError: for anything else, and for classes of TFP that are not public.
+    """
     if isinstance(value, (list, tuple)):
         return [serialize(v) for v in value]
     if isinstance(value, (tf.Tensor, np.ndarray, np.generic)):
@@ -66,7 +81,14 @@ def serialize(value: Any) -> Any:
 
 
 def deserialize(config: Any) -> Any:
-    """The inverse of `serialize`."""
+    """The inverse of `serialize`.
+
+    Args:
+      config: what that returned.
+
+    Raises:
+      ValueError: if it names a class of TFP that is not public.
+    """
     if isinstance(config, (list, tuple)):
         return [deserialize(c) for c in config]
     if not isinstance(config, dict):

@@ -19,6 +19,8 @@ from tfflows.randomness import seeded
 if TYPE_CHECKING:
     import pandas as pd
 
+__all__ = ["FlowDensity"]
+
 
 class FlowDensity(DensityMixin, BaseEstimator):
     """A density estimator like `sklearn.neighbors.KernelDensity`: for pipelines, grid searches, cross-validation.
@@ -119,11 +121,24 @@ class FlowDensity(DensityMixin, BaseEstimator):
         return self
 
     def score_samples(self, X) -> np.ndarray:  # noqa: N803
-        """Log-densities in nats `[n]` of rows X `[n, D]`."""
+        """Log-densities in nats, `[n]`.
+
+        Args:
+          X: `[n, D]`, as in `fit`.
+
+        Raises:
+          ValueError: for data that are no table of finite numbers, or of other columns.
+          NotFittedError: before `fit`.
+        """
         return np.asarray(self._fitted().log_prob(self._checked(X)))
 
     def score(self, X, y=None) -> float:  # noqa: N803
-        """The mean log-density of rows X `[n, D]`, in nats; greater is better."""
+        """The mean log-density of rows, in nats; greater is better.
+
+        Args:
+          X: `[n, D]`, as in `fit`.
+          y: nothing, for pipelines.
+        """
         del y
         return float(np.mean(self.score_samples(X), dtype=np.float64))
 
@@ -133,6 +148,10 @@ class FlowDensity(DensityMixin, BaseEstimator):
         Args:
           n_samples: >= 1.
           random_state: as in the constructor, whose own it is if None.
+
+        Raises:
+          ValueError: for n_samples < 1, or another random_state.
+          NotFittedError: before `fit`.
         """
         flow = self._fitted()
         state = check_random_state(self.random_state if random_state is None else random_state)

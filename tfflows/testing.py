@@ -14,6 +14,8 @@ import tensorflow as tf
 from tfflows.bijectors.base import Bijector, describe
 from tfflows.model import FlowModel
 
+__all__ = ["Check", "check_bijector"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Check:

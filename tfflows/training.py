@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import random
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tfflows import loop
@@ -22,24 +20,20 @@ from tfflows.callbacks import (
     restore_best,
     until_converged,
 )
-from tfflows.losses import Loss, NegativeLogLikelihood, weighted_mean
-from tfflows.randomness import training_randomness
+from tfflows.losses import Loss, NegativeLogLikelihood
 from tfflows.serialization import deserialize, serialize
+from tfflows.steps import SteppingModel
 
 # On a CPU faster outside XLA.
 CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 BATCH_SIZE = 256
 
 
-class TrainableModel(keras.Model):
+class TrainableModel(SteppingModel):
     """A Keras model that is trained without labels.
 
-    A subclass sets `accepts` (an `inputs.Inputs`), has the verbs that losses call, and implements the following.
+    A subclass implements the following, besides what `SteppingModel` asks for.
     """
-
-    def _flows(self) -> list:
-        """The `FlowModel`s that are trained. No property: Keras would follow it when it saves."""
-        raise NotImplementedError  # abstract
 
     @property
     def default_loss(self) -> Loss:
@@ -54,9 +48,6 @@ class TrainableModel(keras.Model):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.loss_tracker = keras.metrics.Mean(name="loss")
-        self.bits_tracker = keras.metrics.Mean(name="bits_per_dim")
-        self.flow_loss = NegativeLogLikelihood()
         self.xla_wanted = None  # it chooses
         self._reset_compiled()
 
@@ -97,6 +88,9 @@ class TrainableModel(keras.Model):
           steps_per_execution: training steps in one compiled call, after which callbacks hear of a batch. By
             default so many that a call takes some 0.2 s, but one if a callback of yours asks for batches.
           **kwargs: Keras' `run_eagerly`, `auto_scale_loss`.
+
+        Raises:
+          ValueError: for metrics, a loss that is none of tfflows, or a steps_per_execution below 1.
         """
         if kwargs.get("metrics") or kwargs.get("weighted_metrics") or kwargs.get("loss_weights"):
             raise ValueError("Expected no metrics: they compare with labels, which a flow has none of.")
@@ -121,7 +115,13 @@ class TrainableModel(keras.Model):
     def adapt(self, x, context=None, sample_weight=None, *, verbose=0) -> None:
         """Sets what is taken from data without gradients (Standardize, ActNorm). The first `fit` calls it.
 
-        Of a `tf.data.Dataset` all rows are read and checked, and a random 100,000 are used; `fit` takes the first ones.
+        Args:
+          x, context, sample_weight: as in `fit`. Of a `tf.data.Dataset` all rows are read once and checked, and 100,000
+            at random are used; `fit` by itself takes the first ones.
+          verbose: 1 to show the progress of what takes long, else 0.
+
+        Raises:
+          ValueError: for data that do not fit the flow.
         """
         self._adapt(self.accepts.adapt_rows(x, context, sample_weight), verbose)
 
@@ -156,8 +156,13 @@ class TrainableModel(keras.Model):
             of batches x, (x, context) or (x, context, weight), context () if there is none.
           context: `[n, *context_shape]`, if the flow is conditional.
           sample_weight: `[n]`, >= 0.
-          batch_size: 256 by default.
+          batch_size: rows of a step; 256 by default.
+          epochs: over the data, >= 1; None decides itself.
+          validation_split: the fraction of rows held out, in (0, 1): at random with `epochs=None`, else the last ones.
           validation_data: x, (x, context) or (x, context, weight), context None if there is none; or a dataset.
+          shuffle: whether rows are in another order in each epoch; a dataset has its own.
+          verbose, callbacks, initial_epoch, steps_per_epoch: as in Keras.
+          validation_steps, validation_batch_size, validation_freq: as in Keras.
 
         Returns:
           Keras' history; `loss` and `val_loss` are the mean loss, by default the NLL in nats. For images `bits_per_dim`
@@ -260,13 +265,26 @@ class TrainableModel(keras.Model):
         return tf.data.Dataset.range(self._epoch_loop.n_steps)
 
     def make_train_function(self, force=False):
+        """Prepares the loop over an epoch's steps; Keras calls it. `force`: as in Keras."""
         if self._epoch_loop is None:
             super().make_train_function(force)
         else:
             self.train_function = self._epoch_loop
 
     def evaluate(self, x, context=None, sample_weight=None, *, batch_size: int | None = None, **kwargs):
-        """The mean loss of data, by default the NLL in nats; arguments as in `fit` and Keras' `evaluate`."""
+        """The mean loss of data, by default the NLL in nats.
+
+        Args:
+          x, context, sample_weight: as in `fit`.
+          batch_size: rows worked on at a time.
+          **kwargs: of Keras' `evaluate`.
+
+        Returns:
+          The loss; of images a list of it and `bits_per_dim`; with `return_dict=True` a dict of them by name.
+
+        Raises:
+          ValueError: for data that do not fit the flow.
+        """
         if kwargs.get("_use_cached_eval_dataset"):  # Keras' fit, validating
             kwargs.pop("y", None)
             return super().evaluate(x=x, sample_weight=sample_weight, batch_size=batch_size, **kwargs)
@@ -275,67 +293,6 @@ class TrainableModel(keras.Model):
         batch_size = self.accepts.evaluation_rows if batch_size is None else batch_size
         dataset = self.accepts.dataset(x, context, sample_weight, batch_size)
         return super().evaluate(dataset, **kwargs)
-
-    def train_step(self, data):
-        if not self.trainable_weights:  # all there is to fit was set by `adapt`
-            return self.test_step(data)
-        x, context, weight = data["x"], data.get("context"), data["weight"]
-        weights, state = self.trainable_weights, self._moving_state()
-        before = [tf.identity(variable.value) for variable in state]
-        # The gradient is inside too: what it computes again must draw the same numbers.
-        with training_randomness(tf.stack([self._seed, tf.cast(self.optimizer.iterations, tf.int32)])):
-            with tf.GradientTape() as tape:
-                loss = weighted_mean(self.flow_loss(self, x, context), weight)
-                objective = tf.add_n([loss, *(tf.cast(extra, loss.dtype) for extra in self.losses)])
-                scaled = self.optimizer.scale_loss(objective)
-            gradients = tape.gradient(scaled, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        # A bad step must not reach the weights: it is left out, its loss is shown as NaN, and the callback
-        # StopOnNonFinite ends the fit.
-        finite = tf.math.is_finite(objective + tf.linalg.global_norm(gradients))
-        self._apply_if(finite, gradients, weights)
-        for variable, value in zip(state, before, strict=True):
-            variable.assign(tf.where(finite, variable.value, value))
-        return self._track(tf.where(finite, loss, np.nan), weight)
-
-    def _moving_state(self):
-        """What context nets set by themselves as they train, such as the statistics of a `BatchNormalization`."""
-        if self.distribute_strategy.num_replicas_in_sync > 1:  # replicas may not restore what they share
-            return []
-        nets = [flow.context_net for flow in self._flows() if flow.context_net is not None]
-        return [variable for net in nets for variable in net.non_trainable_weights]
-
-    def _apply_if(self, finite, gradients, weights):
-        if self.distribute_strategy.num_replicas_in_sync > 1:  # replicas may not meet inside a cond
-            gradients = [tf.where(finite, g, tf.zeros_like(g)) for g in gradients]
-            self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
-            return
-        tf.cond(
-            finite,
-            lambda: self.optimizer.apply_gradients(zip(gradients, weights, strict=True)),
-            lambda: self.optimizer.iterations,
-        )
-
-    def test_step(self, data):
-        x, context, weight = data["x"], data.get("context"), data["weight"]
-        loss = weighted_mean(self.flow_loss(self, x, context), weight)
-        return self._track(loss, weight)
-
-    def _trackers(self):
-        """Metrics, and what the loss is divided by for each."""
-        trackers = [(self.loss_tracker, 1.0)]
-        are_pixels = self.accepts.is_discrete and len(self.accepts.event_shape) == 3
-        if are_pixels and isinstance(self.flow_loss, NegativeLogLikelihood):
-            trackers.append((self.bits_tracker, math.prod(self.accepts.event_shape) * math.log(2.0)))
-        return trackers
-
-    def _track(self, loss, weight):
-        for metric, unit in self._trackers():
-            metric.update_state(loss / unit, sample_weight=tf.reduce_sum(weight))
-        return {metric.name: metric.result() for metric in self.metrics}
-
-    @property
-    def metrics(self):
-        return [metric for metric, _ in self._trackers()]
 
     def get_compile_config(self):
         if not self.compiled:

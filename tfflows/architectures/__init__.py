@@ -2,7 +2,7 @@
 
 Every preset for vectors begins with `Standardize`, so data of any scale will do. With one dimension there is
 nothing to condition on, so the layers become elementwise (given the context, if there is one). Those for images
-take pixel values.
+take pixel values. All raise a ValueError for counts below 1, and what their transformers and nets raise.
 """
 
 from tfflows.architectures.affine import IAF, MAF, NICE, RealNVP

@@ -17,10 +17,13 @@ def NICE(
     Both directions cost one evaluation of each net.
 
     Args:
-      n_dim: number of scalars.
-      n_layers: number of coupling layers.
-      hidden: widths of each net's hidden layers.
-      context_dim: width of the context, or None.
+      n_dim: number of scalars, >= 1.
+      n_layers: number of coupling layers, >= 1.
+      hidden: widths of each net's hidden layers, >= 1 each.
+      context_dim: width of the context, `[n, context_dim]`, or None for a flow without.
+
+    Raises:
+      ValueError: for a count below 1.
 
     Reference:
       Dinh, Krueger & Bengio (2014), NICE, https://arxiv.org/abs/1410.8516
@@ -32,7 +35,10 @@ def NICE(
 def RealNVP(
     n_dim: int, *, n_layers: int = 8, hidden: Sequence[int] = (128, 128), context_dim: int | None = None
 ) -> Bijector:
-    """Affine coupling layers. Both directions cost one evaluation of each net; arguments as in `NICE`.
+    """Affine coupling layers. Both directions cost one evaluation of each net.
+
+    Args:
+      n_dim, n_layers, hidden, context_dim: as in `NICE`.
 
     Reference:
       Dinh, Sohl-Dickstein & Bengio (2017), Density estimation using Real NVP,
@@ -51,9 +57,11 @@ def MAF(
 ) -> Bijector:
     """Affine masked autoregressive layers, every second one in reverse order.
 
-    Densities cost one evaluation of each net; samples cost as much, in n_dim stages; arguments as in `NICE`.
+    Densities cost one evaluation of each net; samples cost as much, in n_dim stages.
 
     Args:
+      n_dim, hidden, context_dim: as in `NICE`.
+      n_layers: number of autoregressive layers, >= 1.
       alternate: whether every second layer goes from the last scalar to the first. With False all go from the first
         on: the flow is triangular, so that `flow.rosenblatt`, `conditional` and `marginal_log_prob` work.
 
@@ -69,7 +77,10 @@ def IAF(
 ) -> Bijector:
     """Inverse autoregressive flow: MAF's layers the other way round.
 
-    Samples cost one evaluation of each net; densities cost as much, in n_dim stages; arguments as in `NICE`.
+    Samples cost one evaluation of each net; densities cost as much, in n_dim stages.
+
+    Args:
+      n_dim, n_layers, hidden, context_dim: as in `MAF`.
 
     Reference:
       Kingma et al. (2016), Improved variational inference with inverse autoregressive flow,

@@ -32,6 +32,9 @@ def FFJORD(
       solver: of `tfflows.ode`; `RungeKutta4()` by default. `DormandPrince()` needs `compile(jit_compile=False)`.
       context_dim: width of the context, or None.
 
+    Raises:
+      ValueError: for a count below 1, or a trace or solver of another kind.
+
     Reference:
       Grathwohl, Chen, Bettencourt, Sutskever & Duvenaud (2019), FFJORD: free-form continuous dynamics for scalable
       reversible generative models, https://arxiv.org/abs/1810.01367
@@ -56,6 +59,9 @@ def RNODE(
     Args:
       n_dim, hidden, trace, solver, context_dim: as in `FFJORD`.
       kinetic, jacobian: the prices, as in `losses.RegularizedLikelihood`.
+
+    Raises:
+      ValueError: as of `FFJORD`, and for a negative price.
 
     Reference:
       Finlay, Jacobsen, Nurbekyan & Oberman (2020), How to train your neural ODE: the world of Jacobian and kinetic
@@ -86,6 +92,9 @@ def OTFlow(
       kinetic, hjb: the prices, as in `losses.RegularizedLikelihood`.
       trace: `bijectors.ExactTrace()` by default, as in the paper.
 
+    Raises:
+      ValueError: as of `FFJORD`, for hidden widths that differ, and for a negative price.
+
     Reference:
       Onken, Wu Fung, Li & Ruthotto (2021), OT-Flow: fast and accurate continuous normalizing flows via optimal
       transport, https://arxiv.org/abs/2006.00104
@@ -104,8 +113,11 @@ def FlowMatching(
 ) -> Bijector:
     """A continuous flow, trained by regression on its velocity: no equation is solved in training.
 
-    Both directions cost one solution of its differential equation; arguments as in `FFJORD`. The loss that `fit`
-    and `evaluate` show is that of the regression, not a likelihood; for that see `log_prob`.
+    Both directions cost one solution of its differential equation. The loss that `fit` and `evaluate` show is that of
+    the regression, not a likelihood; for that see `log_prob`.
+
+    Args:
+      n_dim, hidden, trace, solver, context_dim: as in `FFJORD`.
 
     Reference:
       Lipman, Chen, Ben-Hamu, Nickel & Le (2023), Flow matching for generative modeling,

@@ -33,6 +33,9 @@ def GaussianizationFlow(
       n_components: logistic densities in a mixture.
       context_dim: width of the context, or None.
 
+    Raises:
+      ValueError: for a count below 1.
+
     Reference:
       Meng, Song, Song & Ermon (2020), Gaussianization flows, https://arxiv.org/abs/2003.01941
     """
@@ -67,6 +70,9 @@ def SINF(
     Args:
       n_dim: number of scalars.
       n_layers, n_directions, n_knots, step, patience, held_out, seed, fine_tune: as in `bijectors.Sliced`.
+
+    Raises:
+      ValueError: as `bijectors.Sliced` does.
 
     Reference:
       Dai & Seljak (2021), Sliced iterative normalizing flows, https://arxiv.org/abs/2007.00674

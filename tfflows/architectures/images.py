@@ -52,8 +52,8 @@ def Glow(
 
     Args:
       image_shape: (height, width, channels), height and width divisible by 2^levels.
-      levels: number of scales.
-      steps: on each.
+      levels: number of scales, >= 1.
+      steps: on each, >= 1.
       hidden: widths of each `ConvNet`'s hidden layers; an int stands for two of that width.
       residual: residual nets in place of Glow's.
       transformer: makes the scalar map of each coupling: `SigmoidAffine`, or for splines
@@ -66,7 +66,7 @@ def Glow(
       recompute: whether gradients compute activations again: depth then costs time, a fifth more, and no memory.
 
     Raises:
-      ValueError: for an image that cannot be halved so often, or both context_dim and n_classes.
+      ValueError: for a count below 1, an image that cannot be halved so often, or both context_dim and n_classes.
 
     Reference:
       Kingma & Dhariwal (2018), Glow, https://arxiv.org/abs/1807.03039
@@ -107,9 +107,18 @@ def MultiscaleRealNVP(
 ) -> Bijector:
     """Real NVP for images: on each scale, couplings of a chessboard's pixels, then couplings of channels.
 
-    Arguments are those of `Glow`, with residual nets and the logit by default; `steps` is the number of couplings of
-    either kind on each scale. All latents leave half by half, as they are; the last scale has chessboards only, and one
-    more of them.
+    Data are pixel values 0 to 255; both directions cost one evaluation of each net. All latents leave half by half, as
+    they are; the last scale has chessboards only, and one more of them.
+
+    Args:
+      image_shape, levels, transformer, context_dim, n_classes, bits, noise, recompute: as in `Glow`.
+      steps: couplings of either kind on each scale, >= 1; the last has steps + 1 of pixels.
+      hidden: as in `Glow`.
+      residual: residual nets, by default.
+      logit: as in `Glow`, by default True.
+
+    Raises:
+      ValueError: as `Glow` does.
 
     Reference:
       Dinh, Sohl-Dickstein & Bengio (2017), Density estimation using Real NVP, https://arxiv.org/abs/1605.08803
@@ -144,11 +153,16 @@ def variational_noise(
 ) -> Bijector:
     """The noise of variational dequantization: coupling layers that see the image, for `Glow(noise=...)`.
 
+    Both directions cost one evaluation of each net. Densities of images need one of them, samples of images neither.
+
     Args:
       image_shape: (height, width, channels), height and width even.
-      n_layers: number of couplings.
-      hidden: widths of each `ConvNet`'s hidden layers.
+      n_layers: number of couplings, >= 1.
+      hidden: widths of each `ConvNet`'s hidden layers; an int stands for two of that width.
       transformer: makes the scalar map of each.
+
+    Raises:
+      ValueError: for an odd height or width, or a count below 1.
 
     Reference:
       Ho, Chen, Srinivas, Duan & Abbeel (2019), Flow++, https://arxiv.org/abs/1902.00275

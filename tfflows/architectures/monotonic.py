@@ -34,6 +34,9 @@ def UMNNMAF(
       alternate: whether every second layer goes from the last scalar to the first. With False all go from the first
         on: the flow is triangular, so that `flow.rosenblatt`, `conditional` and `marginal_log_prob` work.
 
+    Raises:
+      ValueError: for a count below 1.
+
     Reference:
       Wehenkel & Louppe (2019), Unconstrained monotonic neural networks, https://arxiv.org/abs/1908.05164
     """
@@ -52,7 +55,10 @@ def InverseUMNNMAF(
 ) -> Bijector:
     """Inverse autoregressive layers whose scalar maps are integrals of a positive net.
 
-    Samples cost one evaluation of each net; densities cost bisections, in n_dim stages; arguments as in `UMNNMAF`.
+    Samples cost one evaluation of each net; densities cost bisections, in n_dim stages.
+
+    Args:
+      n_dim, n_layers, hidden, n_signal, integrand, context_dim: as in `UMNNMAF`.
 
     Reference:
       Wehenkel & Louppe (2019), Unconstrained monotonic neural networks, https://arxiv.org/abs/1908.05164
@@ -72,7 +78,11 @@ def CouplingUMNN(
 ) -> Bijector:
     """Coupling layers whose scalar maps are integrals of a positive net.
 
-    Densities cost one evaluation of each net; samples cost bisections besides; arguments as in `UMNNMAF`.
+    Densities cost one evaluation of each net; samples cost bisections besides.
+
+    Args:
+      n_dim, hidden, n_signal, integrand, context_dim: as in `UMNNMAF`.
+      n_layers: number of coupling layers.
 
     Reference:
       Wehenkel & Louppe (2019), Unconstrained monotonic neural networks, https://arxiv.org/abs/1908.05164
@@ -106,6 +116,9 @@ def NAF(
       context_dim: width of the context, or None.
       alternate: as in `UMNNMAF`.
 
+    Raises:
+      ValueError: for a count below 1.
+
     Reference:
       Huang, Krueger, Lacoste & Courville (2018), Neural autoregressive flows, https://arxiv.org/abs/1804.00779
     """
@@ -125,7 +138,11 @@ def CouplingNAF(
 ) -> Bijector:
     """Coupling layers of deep sigmoidal maps.
 
-    Densities cost one evaluation of each net; samples cost bisections besides; arguments as in `NAF`.
+    Densities cost one evaluation of each net; samples cost bisections besides.
+
+    Args:
+      n_dim, hidden, n_units, n_sigmoid_layers, dense, context_dim: as in `NAF`.
+      n_layers: number of coupling layers.
 
     Reference:
       Huang, Krueger, Lacoste & Courville (2018), Neural autoregressive flows, https://arxiv.org/abs/1804.00779
@@ -146,7 +163,10 @@ def InverseNAF(
 ) -> Bijector:
     """Inverse autoregressive layers of deep sigmoidal maps.
 
-    Samples cost one evaluation of each net; densities cost bisections, in n_dim stages; arguments as in `NAF`.
+    Samples cost one evaluation of each net; densities cost bisections, in n_dim stages.
+
+    Args:
+      n_dim, n_layers, hidden, n_units, n_sigmoid_layers, dense, context_dim: as in `NAF`.
 
     Reference:
       Huang, Krueger, Lacoste & Courville (2018), Neural autoregressive flows, https://arxiv.org/abs/1804.00779
@@ -175,6 +195,9 @@ def SOSPF(
       degree: of each polynomial.
       alternate: as in `UMNNMAF`.
 
+    Raises:
+      ValueError: for a count below 1, or a negative degree.
+
     Reference:
       Jaini, Selby & Yu (2019), Sum-of-squares polynomial flow, https://arxiv.org/abs/1905.02325
     """
@@ -193,7 +216,10 @@ def InverseSOSPF(
 ) -> Bijector:
     """Inverse autoregressive layers of integrated squares.
 
-    Samples cost one evaluation of each net; densities cost bisections, in n_dim stages; arguments as in `SOSPF`.
+    Samples cost one evaluation of each net; densities cost bisections, in n_dim stages.
+
+    Args:
+      n_dim, n_layers, hidden, n_polynomials, degree, context_dim: as in `SOSPF`.
 
     Reference:
       Jaini, Selby & Yu (2019), Sum-of-squares polynomial flow, https://arxiv.org/abs/1905.02325
@@ -220,6 +246,9 @@ def BPF(
       degree: of the polynomials.
       alternate: as in `UMNNMAF`.
 
+    Raises:
+      ValueError: for a count below 1.
+
     Reference:
       Ramasinghe, Fernando, Khan & Barnes (2021), Robust normalizing flows using Bernstein-type polynomials,
       https://arxiv.org/abs/2102.03509
@@ -238,7 +267,10 @@ def InverseBPF(
 ) -> Bijector:
     """Inverse autoregressive layers of increasing Bernstein polynomials.
 
-    Samples cost one evaluation of each net; densities cost bisections, in n_dim stages; arguments as in `BPF`.
+    Samples cost one evaluation of each net; densities cost bisections, in n_dim stages.
+
+    Args:
+      n_dim, n_layers, hidden, degree, context_dim: as in `BPF`.
 
     Reference:
       Ramasinghe, Fernando, Khan & Barnes (2021), Robust normalizing flows using Bernstein-type polynomials,
@@ -263,6 +295,9 @@ def FlowPlusPlus(
     Args:
       n_dim, n_layers, hidden, context_dim: as in `NAF`.
       n_components: logistic densities in a mixture.
+
+    Raises:
+      ValueError: for a count below 1.
 
     Reference:
       Ho, Chen, Srinivas, Duan & Abbeel (2019), Flow++, https://arxiv.org/abs/1902.00275

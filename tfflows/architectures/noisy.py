@@ -25,6 +25,8 @@ def SoftFlow(
     narrower. This one learns the data blurred by noise of every scale up to max_noise, which are proper densities,
     samples at none, and is otherwise a flow like all others.
 
+    Both directions cost what they cost in that preset.
+
     Args:
       n_dim: number of scalars.
       preset: of this package, with a context: the layers.

@@ -25,6 +25,9 @@ def Planar(
       hidden: with a context, widths of the hidden layers of the nets that hear it.
       context_dim: width of the context, or None.
 
+    Raises:
+      ValueError: for a count below 1.
+
     Reference:
       Rezende & Mohamed (2015), Variational inference with normalizing flows, https://arxiv.org/abs/1505.05770
     """
@@ -38,7 +41,14 @@ def Radial(
 ) -> Bijector:
     """Radial flow: pushes from points and pulls to them, one after another.
 
-    Both directions are closed forms; arguments as in `Planar`.
+    Both directions are closed forms.
+
+    Args:
+      n_dim, hidden, context_dim: as in `Planar`.
+      n_layers: number of points.
+
+    Raises:
+      ValueError: as of `Planar`.
 
     Reference:
       Rezende & Mohamed (2015), Variational inference with normalizing flows, https://arxiv.org/abs/1505.05770
@@ -64,6 +74,9 @@ def Sylvester(
       n_dim: number of scalars, >= 2.
       n_layers, hidden, context_dim: as in `Planar`.
       n_ridges: ridges of a layer; by default n_dim, at most 16.
+
+    Raises:
+      ValueError: for a count below 1, n_dim < 2, or more ridges than scalars.
 
     Reference:
       van den Berg, Hasenclever, Tomczak & Welling (2018), Sylvester normalizing flows for variational inference,
@@ -97,6 +110,9 @@ def InvertibleResNet(
         (by default beyond).
       context_dim: width of the context, or None.
 
+    Raises:
+      ValueError: for a count below 1, or a coefficient outside (0, 1).
+
     Reference:
       Behrmann, Grathwohl, Chen, Duvenaud & Jacobsen (2019), Invertible residual networks,
       https://arxiv.org/abs/1811.00995
@@ -118,8 +134,11 @@ def ResidualFlow(
 ) -> Bijector:
     """An invertible residual network trained with an unbiased estimate of its log-det.
 
-    Densities cost a pass and the log-dets; samples cost fixed-point iterations; arguments as in `InvertibleResNet`, but
-    log_det is `bijectors.RussianRoulette()` by default.
+    Densities cost a pass and the log-dets; samples cost fixed-point iterations.
+
+    Args:
+      n_dim, n_layers, hidden, coefficient, context_dim: as in `InvertibleResNet`.
+      log_det: `bijectors.RussianRoulette()` by default.
 
     Reference:
       Chen, Behrmann, Duvenaud & Jacobsen (2019), Residual flows for invertible generative modeling,

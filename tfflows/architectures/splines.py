@@ -27,8 +27,8 @@ def CouplingRQNSF(
 
     Args:
       n_dim, n_layers, hidden, context_dim: as in `NICE`.
-      n_bins: bins of each spline.
-      bound: the splines act on [-bound, bound] of the standardised data. Ignored if circular.
+      n_bins: bins of each spline, >= 1.
+      bound: > 0; the splines act on [-bound, bound] of the standardised data. Ignored if circular.
       circular: the scalars are angles in radians, in [-pi, pi): circular splines, nets without a seam,
         a learned rotation before each layer, and no standardisation. Its base is
         `bases.UniformBox(n_dim, -pi, pi)`.
@@ -36,7 +36,7 @@ def CouplingRQNSF(
         they are permuted. Angles cannot be mixed.
 
     Raises:
-      ValueError: for a linear map of angles.
+      ValueError: for a count below 1, a bound <= 0, or a linear map of angles.
 
     Reference:
       Durkan, Bekasov, Murray & Papamakarios (2019), Neural spline flows,
@@ -66,11 +66,11 @@ def MaskedAutoregressiveRQNSF(
 ) -> Bijector:
     """Masked autoregressive layers with rational-quadratic splines.
 
-    Densities cost one evaluation of each net; samples cost as much, in n_dim stages; arguments as in `CouplingRQNSF`.
+    Densities cost one evaluation of each net; samples cost as much, in n_dim stages.
 
     Args:
-      alternate: whether every second layer goes from the last scalar to the first. With False all go from the first
-        on: the flow is triangular, so that `flow.rosenblatt`, `conditional` and `marginal_log_prob` work.
+      n_dim, n_layers, hidden, context_dim, alternate: as in `MAF`.
+      n_bins, bound: as in `CouplingRQNSF`.
 
     Reference:
       Durkan, Bekasov, Murray & Papamakarios (2019), Neural spline flows,
@@ -91,7 +91,11 @@ def InverseAutoregressiveRQNSF(
 ) -> Bijector:
     """Inverse autoregressive layers with rational-quadratic splines.
 
-    Samples cost one evaluation of each net; densities cost as much, in n_dim stages; arguments as in `CouplingRQNSF`.
+    Samples cost one evaluation of each net; densities cost as much, in n_dim stages.
+
+    Args:
+      n_dim, n_layers, hidden, context_dim: as in `MAF`.
+      n_bins, bound: as in `CouplingRQNSF`.
 
     References:
       Durkan et al. (2019), Neural spline flows, https://arxiv.org/abs/1906.04032; Kingma et al. (2016), Improved
@@ -112,7 +116,10 @@ def CouplingLRS(
 ) -> Bijector:
     """Coupling layers with linear rational splines, whose inverse needs no root.
 
-    Both directions cost one evaluation of each net; arguments as in `CouplingRQNSF`.
+    Both directions cost one evaluation of each net.
+
+    Args:
+      n_dim, n_layers, hidden, n_bins, bound, context_dim: as in `CouplingRQNSF`.
 
     Reference:
       Dolatabadi, Erfani & Leckie (2020), Invertible generative modeling using linear rational splines,
@@ -134,11 +141,11 @@ def MaskedAutoregressiveLRS(
 ) -> Bijector:
     """Masked autoregressive layers with linear rational splines.
 
-    Densities cost one evaluation of each net; samples cost as much, in n_dim stages; arguments as in `CouplingRQNSF`.
+    Densities cost one evaluation of each net; samples cost as much, in n_dim stages.
 
     Args:
-      alternate: whether every second layer goes from the last scalar to the first. With False all go from the first
-        on: the flow is triangular, so that `flow.rosenblatt`, `conditional` and `marginal_log_prob` work.
+      n_dim, n_layers, hidden, context_dim, alternate: as in `MAF`.
+      n_bins, bound: as in `CouplingRQNSF`.
 
     Reference:
       Dolatabadi, Erfani & Leckie (2020), Invertible generative modeling using linear rational splines,
@@ -159,7 +166,11 @@ def InverseAutoregressiveLRS(
 ) -> Bijector:
     """Inverse autoregressive layers with linear rational splines.
 
-    Samples cost one evaluation of each net; densities cost as much, in n_dim stages; arguments as in `CouplingRQNSF`.
+    Samples cost one evaluation of each net; densities cost as much, in n_dim stages.
+
+    Args:
+      n_dim, n_layers, hidden, context_dim: as in `MAF`.
+      n_bins, bound: as in `CouplingRQNSF`.
 
     Reference:
       Dolatabadi, Erfani & Leckie (2020), Invertible generative modeling using linear rational splines,

@@ -4,7 +4,7 @@ from tfflows.bases.base import Base
 from tfflows.bases.bounded import NormalAndCircular, UniformBox, UniformCircle, VonMises
 from tfflows.bases.normal import DiagonalNormal, MixtureOfNormals, StandardNormal
 from tfflows.bases.resampled import Resampled
-from tfflows.bases.stock import FromTFP, check_temperature
+from tfflows.bases.stock import FromTFP
 from tfflows.bases.student import StudentT
 
 __all__ = [
@@ -19,5 +19,4 @@ __all__ = [
     "UniformBox",
     "UniformCircle",
     "VonMises",
-    "check_temperature",
 ]

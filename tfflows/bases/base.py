@@ -33,11 +33,19 @@ class Base(keras.layers.Layer):
     is_reparameterized = True
 
     def log_prob(self, z: tf.Tensor, temperature: tf.Tensor | float = 1.0) -> tf.Tensor:
-        """Log-density in nats of `z` `[..., *event_shape]`, of shape `[...]`."""
+        """Log-density in nats of `z`, `[...]`.
+
+        Args:
+          z: `[..., *event_shape]`.
+          temperature: > 0, a number or one that broadcasts with z: it multiplies the spread around the centre.
+        """
         return self._sum(self.log_probs(z, temperature))
 
     def log_probs(self, z: tf.Tensor, temperature: tf.Tensor | float = 1.0) -> tf.Tensor:
         """Log-density of each scalar, `[..., *event_shape]`, which `log_prob` is the sum of.
+
+        Args:
+          z, temperature: as in `log_prob`.
 
         Raises:
           ValueError: for a base whose scalars depend on each other.
@@ -47,7 +55,13 @@ class Base(keras.layers.Layer):
     def sample(
         self, shape: Sequence[int] | tf.Tensor, seed: tf.Tensor, temperature: tf.Tensor | float = 1.0
     ) -> tf.Tensor:
-        """Draws `[*shape, *event_shape]`; the same seed (two integers) gives the same draws."""
+        """Draws `[*shape, *event_shape]`; the same seed gives the same draws.
+
+        Args:
+          shape: of the batch; a number is one axis.
+          seed: two integers.
+          temperature: >= 0, as in `log_prob`.
+        """
         raise NotImplementedError  # abstract
 
     @property
@@ -56,9 +70,13 @@ class Base(keras.layers.Layer):
         raise NotImplementedError  # abstract
 
     def from_uniform(self, uniform: tf.Tensor, temperature: tf.Tensor) -> tf.Tensor:
-        """Draws `[n, *event_shape]` as a function of numbers uniform in (0, 1), `[n, n_uniform]`.
+        """Draws `[n, *event_shape]` as a function of uniform numbers.
 
-        The way of exported flows, which have a seed and a temperature `[n]` for each row.
+        The way of exported flows, which have a seed and a temperature for each row.
+
+        Args:
+          uniform: `[n, n_uniform]`, in (0, 1).
+          temperature: `[n]`, > 0.
         """
         raise NotImplementedError  # abstract
 
@@ -77,7 +95,13 @@ class Base(keras.layers.Layer):
         raise ValueError(self._without_cdf())
 
     def quantile(self, p: tf.Tensor) -> tf.Tensor:
-        """The inverse of `cdf`: `p` `[..., *event_shape]` in [0, 1] to numbers of that shape.
+        """The inverse of `cdf`.
+
+        Args:
+          p: `[..., *event_shape]` in [0, 1].
+
+        Returns:
+          `[..., *event_shape]`, in the base's dtype.
 
         Raises:
           ValueError: as of `cdf`.
@@ -88,6 +112,7 @@ class Base(keras.layers.Layer):
         return f"Expected a base of independent scalars for cdf and quantile; got {type(self).__name__}."
 
     def call(self, z):
+        """`log_prob(z)`, for Keras."""
         return self.log_prob(z)
 
     def get_config(self):

@@ -20,7 +20,10 @@ class UniformBox(Base):
 
     Args:
       event_shape: shape of an event; an int is one axis.
-      low, high: the box's bounds, the same for each scalar.
+      low, high: the box's bounds, low < high, the same for each scalar.
+
+    Raises:
+      ValueError: unless low < high.
     """
 
     def __init__(self, event_shape: int | Sequence[int], low: float = 0.0, high: float = 1.0, **kwargs):
@@ -62,7 +65,12 @@ class UniformBox(Base):
 
 
 def UniformCircle(event_shape: int | Sequence[int], **kwargs) -> UniformBox:
-    """Uniform angles on [-pi, pi): the `UniformBox` of flows on a torus, such as `CouplingRQNSF(circular=True)`."""
+    """Uniform angles on [-pi, pi): the `UniformBox` of flows on a torus, such as `CouplingRQNSF(circular=True)`.
+
+    Args:
+      event_shape: shape of an event; an int is one axis.
+      **kwargs: of a Keras layer, such as its name.
+    """
     return UniformBox(event_shape, -math.pi, math.pi, **kwargs)
 
 
@@ -221,7 +229,10 @@ class NormalAndCircular(Base):
 
     Args:
       circular: `[D]` booleans, which are circular.
-      bound: these are in [-bound, bound).
+      bound: > 0; these are in [-bound, bound), at any temperature.
+
+    Raises:
+      ValueError: for a bound <= 0.
     """
 
     def __init__(self, circular: Sequence[bool] | np.ndarray, bound: float, **kwargs):

@@ -17,7 +17,11 @@ from tfflows.serialization import register
 
 @register
 class StandardNormal(Base):
-    """Independent normals of mean 0 and variance 1."""
+    """Independent normals of mean 0 and variance 1.
+
+    Args:
+      event_shape: shape of an event; an int is one axis.
+    """
 
     def log_probs(self, z, temperature=1.0):
         z = tf.convert_to_tensor(z)
@@ -44,7 +48,11 @@ class StandardNormal(Base):
 
 @register
 class DiagonalNormal(Base):
-    """Independent normals with learned means and variances."""
+    """Independent normals with learned means and variances, which start as those of `StandardNormal`.
+
+    Args:
+      event_shape: shape of an event; an int is one axis.
+    """
 
     def __init__(self, event_shape: int | Sequence[int], **kwargs):
         super().__init__(event_shape, **kwargs)
@@ -81,7 +89,10 @@ class MixtureOfNormals(Base):
 
     Args:
       event_shape: shape of an event; an int is one axis.
-      n_components: K. The means start spread out, as draws from a standard normal.
+      n_components: K >= 1. The means start spread out, as draws from a standard normal.
+
+    Raises:
+      ValueError: for n_components < 1; of `cdf` and `quantile` if events are not one number.
     """
 
     is_reparameterized = False

@@ -15,6 +15,9 @@ class FromTFP(Base):
 
     Args:
       distribution: with an empty batch shape. It knows no temperature but 1.
+
+    Raises:
+      ValueError: for a distribution with variables or a batch shape, and of its methods for a temperature other than 1.
     """
 
     def __init__(self, distribution: tfp.distributions.Distribution, **kwargs):
@@ -30,10 +33,20 @@ class FromTFP(Base):
         self.is_reparameterized = distribution.reparameterization_type == tfp.distributions.FULLY_REPARAMETERIZED
 
     def log_prob(self, z, temperature=1.0):
+        """As of `Base`, of `z` and a `temperature` of 1.
+
+        Raises:
+          ValueError: for another temperature.
+        """
         check_temperature(temperature)
         return self.distribution.log_prob(tf.identity(z))
 
     def sample(self, shape, seed, temperature=1.0):
+        """As of `Base`, of `shape` and `seed`, at a `temperature` of 1.
+
+        Raises:
+          ValueError: for another temperature.
+        """
         check_temperature(temperature)
         return self.distribution.sample(shape, seed=seed)
 

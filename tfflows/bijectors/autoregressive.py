@@ -5,7 +5,9 @@ from __future__ import annotations
 import tensorflow as tf
 
 from tfflows.bijectors.base import Bijector
-from tfflows.nets import MADE, build_conditioner, conditioner, describe_net, net_on_circles, run_sequentially
+from tfflows.nets import MADE, build_conditioner, conditioner
+from tfflows.nets.conditioning import describe_net, net_on_circles
+from tfflows.nets.sequential import run_sequentially
 from tfflows.numerics import inverse_permutation, permute, sum_event
 from tfflows.serialization import register
 from tfflows.transformers import Transformer
@@ -26,7 +28,7 @@ class MaskedAutoregressive(Bijector):
       context_dim: width of the context, or None.
 
     Raises:
-      ValueError: if the net is no MADE or has another number of parameters.
+      ValueError: if the net is no `MADE` or has another number of parameters.
 
     Reference:
       Papamakarios, Pavlakou & Murray (2017), Masked autoregressive flow for density estimation,

@@ -29,9 +29,12 @@ class Bijector(tfb.Bijector):
     Args:
       parameters: the subclass's constructor arguments (`dict(locals())`), from which `.keras` files
         rebuild it.
-      event_ndims: rank of an event.
+      event_ndims: rank of the data's event.
+      latent_ndims: rank of the latent's event, by default the same.
       event_shape: shape of the data's event, or None if any shape will do.
       context_dim: width of the context vectors it needs, or None if it hears no context.
+      is_constant_jacobian: whether the log-det depends on neither data nor context.
+      name: by default that of the class.
     """
 
     def __init__(
@@ -85,17 +88,17 @@ class Bijector(tfb.Bijector):
         return None
 
     def dequantize(self, x: tf.Tensor, context: tf.Tensor | None):
-        """For data that are integers: a point at random of what each stands for, and what log_prob gains by that.
+        """For data `x` that are integers, given the `context`: a point at random of what each stands for, and its gain.
 
         Returns:
-          x `[n, *event]`, and the logarithm of (volume / density of the point) `[n]`: added to the log-density there
+          Points `[n, *event]`, and the gain log(volume / density of the point) `[n]`: added to the log-density there
           it is a lower bound, in the mean, of the log-probability of the integers. None for continuous data.
         """
         del context
         return x, None
 
     def quantize(self, x: tf.Tensor) -> tf.Tensor:
-        """The integers that points stand for; of continuous data the points."""
+        """The integers that points `x` `[..., *event]` stand for; of continuous data the points."""
         return x
 
     @property
@@ -104,13 +107,16 @@ class Bijector(tfb.Bijector):
         return False
 
     def check(self, x: np.ndarray, what: str, columns: Sequence[int] | None = None, *, exact: bool = True) -> None:
-        """Raises a ValueError if data lie where there are none; by default all are welcome.
+        """Refuses data that lie where there are none; by default all are welcome.
 
         Args:
           x: `[n, *event]`, finite.
           what: its name in the error.
           columns: the numbers of its columns there, if it is a part of a table.
           exact: whether integers must be integers; else points that stand for them will do.
+
+        Raises:
+          ValueError: that names rows, and columns of tables.
         """
 
     @property
@@ -160,6 +166,10 @@ class Bijector(tfb.Bijector):
     def inverse_and_log_dets(self, x, context=None):
         """z = inverse(x) and the log dz_i/dx_i of each scalar, whose sum is the log-det; both `[..., D]`.
 
+        Args:
+          x: `[..., D]`.
+          context: as in `forward_and_log_det`.
+
         Raises:
           ValueError: if the map is not triangular.
         """
@@ -184,7 +194,7 @@ class Bijector(tfb.Bijector):
         return self._one_pass(self._forward_and_log_det, self._tensor(z), context, extra)
 
     def inverse_and_log_det(self, x, context=None, event_ndims: int | None = None):
-        """z = inverse(x) and log |det dz/dx|, computed together; arguments as in the forward pass."""
+        """z = inverse(`x`) and log |det dz/dx|, together; `context` and `event_ndims` as in `forward_and_log_det`."""
         extra = 0 if event_ndims is None else event_ndims - self.inverse_min_event_ndims
         return self._one_pass(self._inverse_and_log_det, self._wide_tensor(x), context, extra)
 
@@ -208,18 +218,22 @@ class Bijector(tfb.Bijector):
     # TFP's interface.
 
     def forward(self, x, name="forward", context=None):
+        """Data of the latents `x` `[..., *event]`, as TFP calls them; `context` as in `forward_and_log_det`."""
         with tf.name_scope(name):
             return self.forward_and_log_det(x, context)[0]
 
     def inverse(self, y, name="inverse", context=None):
+        """Latents of the data `y` `[..., *event]`; `context` as in `forward_and_log_det`."""
         with tf.name_scope(name):
             return self.inverse_and_log_det(y, context)[0]
 
     def forward_log_det_jacobian(self, x, event_ndims=None, name="forward_log_det_jacobian", context=None):
+        """log |det dx/dz| `[...]` at the latents `x`; `event_ndims` and `context` as in `forward_and_log_det`."""
         with tf.name_scope(name):
             return self.forward_and_log_det(x, context, event_ndims)[1]
 
     def inverse_log_det_jacobian(self, y, event_ndims=None, name="inverse_log_det_jacobian", context=None):
+        """log |det dz/dx| `[...]` at the data `y`; `event_ndims` and `context` as in `forward_and_log_det`."""
         with tf.name_scope(name):
             return self.inverse_and_log_det(y, context, event_ndims)[1]
 
@@ -287,10 +301,12 @@ class Bijector(tfb.Bijector):
     # Keras' configs.
 
     def get_config(self) -> dict:
+        """The constructor's arguments, as a `.keras` file holds them."""
         return {k: serialize(v) for k, v in self.parameters.items()}
 
     @classmethod
     def from_config(cls, config: dict) -> Bijector:
+        """A new one of these settings, from the `config` of `get_config`; its weights are not in there."""
         return cls(**{k: deserialize(v) for k, v in config.items()})
 
 

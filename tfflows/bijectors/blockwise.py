@@ -115,6 +115,11 @@ class Blockwise(Bijector):
         return list(self._blocks)
 
     @property
+    def columns(self) -> list[list[int]]:
+        """Of each of them, the columns that it maps."""
+        return [list(group) for group in self._columns]
+
+    @property
     def enough_rows(self):
         return enough_rows(self._blocks)
 

@@ -279,6 +279,11 @@ class Chain(Bijector):
 
     @property
     def noise(self):
+        """That of the parts.
+
+        Raises:
+          ValueError: if there are several.
+        """
         found = [b.noise for b in self._parts if isinstance(b, Bijector) and b.noise is not None]
         if len(found) > 1:
             raise ValueError(f"Expected Noise once in a chain; got it {len(found)} times.")
@@ -298,6 +303,9 @@ class Invert(Bijector):
 
     Args:
       bijector: a bijector of tfflows, or a stock one of TFP without variables.
+
+    Raises:
+      ValueError: for what is neither.
     """
 
     def __init__(self, bijector: tfb.Bijector, name: str | None = None):

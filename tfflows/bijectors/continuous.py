@@ -9,7 +9,8 @@ import keras
 import tensorflow as tf
 
 from tfflows.bijectors.base import Bijector
-from tfflows.nets import Potential, Velocity, as_rows, describe_net
+from tfflows.nets import Potential, Velocity
+from tfflows.nets.conditioning import as_rows, describe_net
 from tfflows.numerics import MAX_DIM_EXACT, check_counts, in_graph
 from tfflows.ode import RungeKutta4, Solver
 from tfflows.randomness import random_signs, training_seed
@@ -191,7 +192,13 @@ class ContinuousFlow(Bijector):
         return self._flow(tf.cast(x, self.dtype), context, 0.0, 1.0, (divergence, *costs))
 
     def velocity(self, x, time, context=None) -> tf.Tensor:
-        """v `[n, D]` at positions `[n, D]`, times `[n, 1]` and contexts `[n, context_dim]` or None."""
+        """The velocity v at some positions and times, `[n, D]`.
+
+        Args:
+          x: positions `[n, D]`.
+          time: `[n, 1]`, in [0, 1]: 0 is the data's end, 1 the latents'.
+          context: `[n, context_dim]`, or None.
+        """
         inputs = (x, time) if self.context_dim is None else (x, time, context)
         return tf.cast(self._net(*inputs), x.dtype)
 

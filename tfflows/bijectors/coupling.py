@@ -9,19 +9,28 @@ import numpy as np
 import tensorflow as tf
 
 from tfflows.bijectors.base import Bijector
-from tfflows.nets import build_conditioner, conditioner, describe_net, net_on_circles
+from tfflows.nets import build_conditioner, conditioner
+from tfflows.nets.conditioning import describe_net, net_on_circles
 from tfflows.numerics import inverse_permutation, permute, split_last, sum_event
 from tfflows.serialization import register
 from tfflows.transformers import Transformer
 
 
 def half_mask(n_dim: int, *, flip: bool = False) -> np.ndarray:
-    """Transforms the second half of the scalars; with `flip`, the first."""
+    """Transforms the second half of `n_dim` scalars; with `flip`, the first.
+
+    Returns:
+      Booleans `[n_dim]`.
+    """
     return (np.arange(n_dim) >= n_dim // 2) ^ flip
 
 
 def alternating_mask(n_dim: int, *, flip: bool = False) -> np.ndarray:
-    """Transforms every second scalar, beginning with the second; with `flip`, with the first."""
+    """Transforms every second of `n_dim` scalars, beginning with the second; with `flip`, the first.
+
+    Returns:
+      Booleans `[n_dim]`.
+    """
     return (np.arange(n_dim) % 2 == 1) ^ flip
 
 

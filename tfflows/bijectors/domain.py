@@ -93,6 +93,9 @@ class Positive(Bijector):
 
     Args:
       low: `[n]`, the bounds.
+
+    Raises:
+      ValueError: for bounds that are not finite, or not of one axis.
     """
 
     def __init__(self, low: Sequence[float], name: str | None = None):
@@ -139,7 +142,10 @@ class Circle(Bijector):
     Args:
       period: `[n]`, > 0.
       start: `[n]`, the least of the numbers that come out.
-      bound: half the period of the latents.
+      bound: half the period of the latents, > 0.
+
+    Raises:
+      ValueError: for a period or bound that is not positive, or period and start of different lengths.
     """
 
     def __init__(self, period: Sequence[float], start: Sequence[float], bound: float, name: str | None = None):
@@ -194,6 +200,9 @@ class Simplex(Bijector):
     Args:
       n: number of fractions, >= 2.
 
+    Raises:
+      ValueError: for n < 2.
+
     Reference:
       Aitchison (1982), The statistical analysis of compositional data (additive log-ratios)
     """
@@ -239,7 +248,10 @@ class Sphere(Bijector):
 
     Args:
       n: number of coordinates, >= 2; 3 is the sphere in space.
-      bound: half the period of the angle's latent.
+      bound: half the period of the angle's latent, > 0.
+
+    Raises:
+      ValueError: for n < 2 or a bound <= 0.
 
     Reference:
       Rezende et al. (2020), Normalizing flows on tori and spheres, https://arxiv.org/abs/2002.02428

@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfflows.bijectors.base import Bijector
-from tfflows.nets import Constant, build_conditioner, check_net_and_context, conditioner, net_on_circles
+from tfflows.nets import Constant, build_conditioner, conditioner
+from tfflows.nets.conditioning import check_net_and_context, net_on_circles
 from tfflows.numerics import split_last, sum_event
 from tfflows.serialization import register
 from tfflows.transformers import Transformer

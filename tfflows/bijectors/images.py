@@ -34,6 +34,9 @@ class Squeeze(Bijector):
     Args:
       event_shape: (H, W, C) of the data, H and W even.
 
+    Raises:
+      ValueError: for another shape, or an odd height or width.
+
     Reference:
       Dinh, Sohl-Dickstein & Bengio (2017), Density estimation using Real NVP, https://arxiv.org/abs/1605.08803
     """
@@ -175,6 +178,9 @@ class Logit(Bijector):
     Args:
       event_shape: shape of an event; an int is one axis.
       margin: m, in (0, 1/2); images with black and white parts need it to be well above 0.
+
+    Raises:
+      ValueError: for a margin outside (0, 1/2).
 
     Reference:
       Dinh, Sohl-Dickstein & Bengio (2017), Density estimation using Real NVP, https://arxiv.org/abs/1605.08803

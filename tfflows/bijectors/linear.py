@@ -24,6 +24,9 @@ class Permutation(Bijector):
 
     Args:
       permutation: a permutation of 0 .. D - 1. See also `Permutation.reverse` and `Permutation.random`.
+
+    Raises:
+      ValueError: for what is none.
     """
 
     def __init__(self, permutation: Sequence[int], name: str | None = None):
@@ -37,12 +40,12 @@ class Permutation(Bijector):
 
     @classmethod
     def reverse(cls, n_dim: int) -> Permutation:
-        """Last scalar first."""
+        """Last of `n_dim` scalars first."""
         return cls(np.arange(n_dim)[::-1])
 
     @classmethod
     def random(cls, n_dim: int, seed: int) -> Permutation:
-        """A random order that the seed fixes."""
+        """A random order of `n_dim` scalars that the `seed`, an integer, fixes."""
         return cls(np.random.default_rng(seed).permutation(n_dim))
 
     def _forward_and_log_det(self, z, context):
@@ -114,6 +117,9 @@ class LU(_Matrix):
         Glow's 1x1 convolution.
       seed: None for Q = I; an integer makes Q a random orthogonal matrix, as in `RandomRotation`: in deep flows scalars
         are then mixed from the first step on.
+
+    Raises:
+      ValueError: for an event without axes, or of a length below 1.
 
     Reference:
       Kingma & Dhariwal (2018), Glow, https://arxiv.org/abs/1807.03039
@@ -252,6 +258,9 @@ class RandomRotation(_Matrix):
     Args:
       event_shape: shape of an event, whose last axis is mapped; an int is one axis.
       seed: an integer.
+
+    Raises:
+      ValueError: as of `LU`.
 
     Reference:
       Mezzadri (2007), How to generate random matrices from the classical compact groups,

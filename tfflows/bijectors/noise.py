@@ -48,22 +48,40 @@ class Noise(Bijector):
         self._default_loss = default_loss
 
     def scales(self, n_rows: tf.Tensor | int, power: float, seed: tf.Tensor) -> tf.Tensor:
-        """Scales at random, `[n_rows]`: max_scale u^power with u uniform in [0, 1), power > 0, from two integers."""
+        """Scales at random, `[n_rows]`: max_scale u^power with u uniform in [0, 1).
+
+        Args:
+          n_rows: how many.
+          power: > 0.
+          seed: two integers.
+        """
         return self.max_scale * tf.random.stateless_uniform([n_rows], seed, dtype=self.dtype, alg=RANDOM) ** power
 
     def blur(self, x: tf.Tensor, scale: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """`x` `[n, D]` with normal noise of `scale` `[n]`."""
+        """`x` `[n, D]` with normal noise of `scale` `[n]`, drawn by `seed`, two integers."""
         return x + scale[:, tf.newaxis] * tf.random.stateless_normal(tf.shape(x), seed, dtype=x.dtype, alg=RANDOM)
 
     def heard(self, context: tf.Tensor | None, scale: tf.Tensor | float = 0.0) -> tf.Tensor:
-        """The context `[..., width + 1]` of parts after it: `context` `[..., width]` or None, and the scale `[...]`."""
+        """The context of parts after it: the users' and the scale of the noise, `[..., width + 1]`.
+
+        Args:
+          context: `[..., width]`, or None.
+          scale: `[...]`, in [0, max_scale].
+        """
         told = tf.cast(scale, self.dtype)[..., tf.newaxis] * (LOUDEST / self.max_scale)
         if context is None:
             return told
         return tf.concat([context, tf.broadcast_to(told, tf.concat([tf.shape(context)[:-1], [1]], axis=0))], axis=-1)
 
     def check_scale(self, scale: float | Sequence[float] | tf.Tensor) -> None:
-        """Raises a ValueError for a scale that was not trained with."""
+        """Refuses a scale that was not trained with.
+
+        Args:
+          scale: a number, or any number of them.
+
+        Raises:
+          ValueError: unless all are in [0, max_scale].
+        """
         if not np.all((np.asarray(scale) >= 0.0) & (np.asarray(scale) <= self.max_scale)):  # NaN is not
             raise ValueError(
                 f"Expected noise_scale from 0 to {self.max_scale:g}, which it was trained with; got {scale}."

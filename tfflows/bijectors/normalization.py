@@ -96,6 +96,9 @@ class Standardize(_Normalization):
     Args:
       event_shape: shape of an event; an int is one axis.
       circular: which scalars of `[D]` are circular and stay as they are; by default none.
+
+    Raises:
+      ValueError: for circular of another shape.
     """
 
     def __init__(
@@ -150,6 +153,9 @@ class Whiten(Bijector):
 
     Args:
       n_dim: number of scalars.
+
+    Raises:
+      ValueError: for n_dim < 1.
     """
 
     def __init__(self, n_dim: int, name: str | None = None):

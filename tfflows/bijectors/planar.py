@@ -7,7 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfflows.bijectors.base import Bijector
-from tfflows.nets import Constant, build_conditioner, check_net_and_context, conditioner
+from tfflows.nets import Constant, build_conditioner, conditioner
+from tfflows.nets.conditioning import check_net_and_context
 from tfflows.numerics import above_minus_one, orthogonal_from_reflections, root_of_increasing, safe_norm, softclip
 from tfflows.serialization import register
 
@@ -116,7 +117,15 @@ class Radial(_FewParameters):
 
     beta is kept above -alpha, so the map is invertible, in closed form. It starts as the identity.
 
-    Args, Raises, Reference: as in `Planar`; the net returns `[..., D + 2]`.
+    Args:
+      n_dim, context_dim: as in `Planar`.
+      net: as in `Planar`; it returns `[..., D + 2]`.
+
+    Raises:
+      ValueError: as `Planar` does.
+
+    Reference:
+      Rezende & Mohamed (2015), Variational inference with normalizing flows, https://arxiv.org/abs/1505.05770
     """
 
     def __init__(

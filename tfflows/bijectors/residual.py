@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfflows.bijectors.base import Bijector
-from tfflows.nets import LipschitzMLP, as_rows, describe_net
+from tfflows.nets import LipschitzMLP
+from tfflows.nets.conditioning import as_rows, describe_net
 from tfflows.numerics import MAX_DIM_EXACT, check_counts, in_graph, log_det_of_positive
 from tfflows.randomness import RANDOM, random_signs, training_seed
 from tfflows.serialization import Record, register
@@ -22,7 +23,12 @@ class LogDet(Record):
     """How log |det (I + J)| of a contraction's Jacobian J is found. Concrete ones are frozen dataclasses."""
 
     def __call__(self, push: Push, x: tf.Tensor) -> tf.Tensor:
-        """log |det (I + J)| `[n]` at `x` `[n, D]`."""
+        """log |det (I + J)| `[n]`.
+
+        Args:
+          push: of directions `[K, n or 1, D]`, returns their products with J, `[K, n, D]`.
+          x: where J is taken, `[n, D]`.
+        """
         raise NotImplementedError  # abstract
 
 

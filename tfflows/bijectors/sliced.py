@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfflows.bijectors.base import Bijector
-from tfflows.nets import Constant, as_rows
+from tfflows.nets import Constant
+from tfflows.nets.conditioning import as_rows
 from tfflows.numerics import check_counts, in_graph, kernel_density, normal_quantile, weighted_quantile
 from tfflows.serialization import register
 from tfflows.transformers import FreeKnotSpline
@@ -93,6 +94,17 @@ class Sliced(Bijector):
         return self.n_found < 0
 
     def adapt(self, x, context=None, *, sample_weight=None, verbose=0):
+        """Finds the layers, each from what those before make of the data.
+
+        Args:
+          x: `[n, D]`, n >= 10.
+          context: not heard.
+          sample_weight: `[n]`, >= 0, or None for equal ones.
+          verbose: whether it shows its progress.
+
+        Raises:
+          ValueError: for fewer than 10 rows of positive weight.
+        """
         x = np.asarray(x, np.float64)
         weight = np.ones(len(x)) if sample_weight is None else np.asarray(sample_weight, np.float64)
         x, weight = x[weight > 0.0], weight[weight > 0.0]

@@ -8,15 +8,17 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from tfflows import plot as pictures
 from tfflows import questions
 from tfflows.checks import listed
 from tfflows.cli import columns, files, writing
 from tfflows.cli.console import Report, mean_and_error, nats, note, progress
-from tfflows.cli.streams import Stream, hears, schema_of
+from tfflows.cli.streams import Stream, by_name, hears, schema_of
 from tfflows.cli.tables import CHUNK, open_table
-from tfflows.plot import tables as pictures
+from tfflows.questions.outliers import check_enough
 from tfflows.schema import Schema
 
+MOST_COLUMNS = 6  # that a picture shows unless told
 SCORES = {"density": questions.Density, "typicality": questions.Typicality, "latent": questions.Latent}
 
 
@@ -71,7 +73,7 @@ def outliers(model, data, out, rate, calibration, by, only, drop_missing, seed, 
 
         if calibration is not None:
             held_out = scores_of(Stream(flow, open_table(calibration), drop_missing=drop_missing), "Calibrating")
-            questions.check_enough(len(held_out), rate)
+            check_enough(len(held_out), rate)
             scores = scores_of(stream, "Scoring")
             found = questions.judge(scores, held_out, rate)
             p_values, flags = found.p_values, found.flags
@@ -222,17 +224,13 @@ def plot(model, data, out, n, only, given, drop_missing, seed, force) -> Report:
             drawn = np.concatenate([part for part, _ in parts])
         else:  # as many as there are data, each given the context of one
             drawn = np.concatenate([part for part, _ in _draws(flow, schema, 1, iter([conditions]), 1.0, seed)])
-        curve = None
-        if len(chosen) == len(schema.columns) == 1 and not flow.accepts.is_discrete and not schema.context:
-            curve = pictures.Curve(drawn if rows is None else np.concatenate([drawn, rows]))
-            curve.density = np.exp(np.asarray(flow.log_prob(curve.x[:, np.newaxis]), np.float64))
-        pictures.corner(
-            [schema.columns[i] for i in chosen],
-            drawn[:, chosen],
-            None if rows is None else rows[:, chosen],
-            curve,
-            path,
-        )
+        described = [schema.columns[i] for i in chosen]
+        if len(schema.columns) == 1 and not schema.context and not flow.accepts.is_discrete:
+            with by_name(schema):
+                pictures.density(flow, rows, labels=_names(described), path=path)  # itself, not draws
+        else:
+            below = None if rows is None else rows[:, chosen]
+            pictures.corner(drawn[:, chosen], below, columns=described, names=("draws", "data"), path=path)
     shown = {
         "columns": [schema.columns[i].name for i in chosen],
         "draws": len(drawn),
@@ -244,9 +242,9 @@ def plot(model, data, out, n, only, given, drop_missing, seed, force) -> Report:
 def _chosen(schema: Schema, only: Sequence[str] | None) -> list[int]:
     names = _names(schema.columns)
     if not only:
-        if len(names) > pictures.MOST_COLUMNS:
-            note(f"Shown are the first {pictures.MOST_COLUMNS} of {len(names)} columns; --columns chooses others.")
-        return list(range(min(len(names), pictures.MOST_COLUMNS)))
+        if len(names) > MOST_COLUMNS:
+            note(f"Shown are the first {MOST_COLUMNS} of {len(names)} columns; --columns chooses others.")
+        return list(range(min(len(names), MOST_COLUMNS)))
     wanted = [name for option in only for name in ([option] if option in names else option.split(","))]
     if missing := [name for name in wanted if name not in names]:
         raise ValueError(f"Expected columns of {listed(names)}; got {listed(missing)}.")

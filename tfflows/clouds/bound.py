@@ -39,7 +39,13 @@ class VariationalBound(Loss):
         self.weight, self.n_points = float(weight), int(n_points)
 
     def __call__(self, flow, x, context):
-        """Of clouds `[n, P, D + 1]`, the mask of the points in their last number."""
+        """The bound of each cloud, `[n]`.
+
+        Args:
+          flow: a `PointCloudFlow`.
+          x: clouds `[n, P, D + 1]`, the mask of the points in their last number.
+          context: of the prior, or None.
+        """
         seeds = step_seeds(3)
         count = tf.reduce_sum(x[..., -1], axis=1)
         x = _some_points(x, count, self.n_points, seeds[0])

@@ -24,7 +24,13 @@ ITERATIONS = 10_000_000  # of the network simplex; POT's own bound stops it at s
 
 
 class Scores(NamedTuple):
-    """How generated clouds compare with real ones: see the functions of these names."""
+    """How generated clouds compare with real ones: see the functions of these names.
+
+    Args:
+      nearest_neighbour_accuracy: 0 to 1; 0.5 is best.
+      coverage: 0 to 1; large is good.
+      minimum_matching_distance: >= 0, in units of the distance; small is good.
+    """
 
     nearest_neighbour_accuracy: float
     coverage: float

@@ -11,6 +11,7 @@ from tfflows.architectures import MaskedAutoregressiveRQNSF, RealNVP, SoftFlow
 from tfflows.bijectors import Standardize
 from tfflows.clouds.bound import VariationalBound
 from tfflows.clouds.inputs import joined, joined_batches
+from tfflows.export.verbs import fresh
 from tfflows.inputs import Inputs
 from tfflows.model import FlowModel
 from tfflows.nets import PointNet
@@ -120,13 +121,22 @@ class PointCloudFlow(export.Exportable, TrainableModel):
         return super().fit(x, context, sample_weight, validation_data=validation_data, **kwargs)
 
     def evaluate(self, x, context=None, sample_weight=None, *, mask=None, **kwargs):
-        """The mean of minus the variational bound, in nats for each point; arguments as in `fit`."""
+        """The mean of minus the variational bound, in nats for each point.
+
+        Args:
+          x, context, sample_weight, mask: as in `fit`.
+          **kwargs: of `FlowModel.evaluate`.
+        """
         if kwargs.get("_use_cached_eval_dataset"):  # Keras' fit, validating
             return super().evaluate(x, context, sample_weight, **kwargs)
         return super().evaluate(self._joined(x, mask), context, sample_weight, **{"batch_size": BATCH_SIZE, **kwargs})
 
     def adapt(self, x, context=None, sample_weight=None, *, mask=None, verbose=0):
-        """Sets standardisation from clouds; the first `fit` does it."""
+        """Sets standardisation from clouds; the first `fit` does it.
+
+        Args:
+          x, context, sample_weight, mask, verbose: as in `fit`.
+        """
         super().adapt(self._joined(x, mask), context, sample_weight, verbose=verbose)
 
     def _joined(self, x, mask):
@@ -167,7 +177,15 @@ class PointCloudFlow(export.Exportable, TrainableModel):
     # The verbs.
 
     def encode(self, x, *, mask=None, batch_size: int | None = None) -> tf.Tensor:
-        """The latents `[n, latent_dim]` of clouds `[n, P, D]`: means of what the encoder allows."""
+        """The latents `[n, latent_dim]` of clouds: means of what the encoder allows.
+
+        Args:
+          x, mask: as in `fit`.
+          batch_size: clouds worked on at a time.
+
+        Raises:
+          ValueError: for clouds that do not fit the flow.
+        """
         x = self._joined(x, mask)
         return batching.map_rows(self._compiled_encoder(), [x], batch_size, BUCKETS)
 
@@ -179,6 +197,9 @@ class PointCloudFlow(export.Exportable, TrainableModel):
           n_points: of each cloud, >= 1; the flow's own by default.
           seed: an integer or a pair of them makes the points reproducible.
           temperature: multiplies the spread of the points' latents; below 1 they are from denser places.
+
+        Raises:
+          ValueError: for latents of another shape, or n_points < 1.
         """
         latents = self.prior.accepts.value(latents, "latents")
         n_points = self.n_points if n_points is None else n_points
@@ -209,7 +230,13 @@ class PointCloudFlow(export.Exportable, TrainableModel):
         return tf.reshape(x, [*latent.shape[:-1], *x.shape[1:]])
 
     def reconstruct(self, x, n_points: int | None = None, *, mask=None, seed=None, temperature=1.0) -> tf.Tensor:
-        """Clouds as the flow sees them: encoded and decoded, `[n, n_points, D]`; as many points as `x` by default."""
+        """Clouds as the flow sees them: encoded and decoded, `[n, n_points, D]`.
+
+        Args:
+          x, mask: as in `fit`.
+          n_points: of each cloud; as many as in x by default.
+          seed, temperature: as in `decode`.
+        """
         n_points = np.shape(x)[1] if n_points is None else n_points
         return self.decode(self.encode(x, mask=mask), n_points, seed=seed, temperature=temperature)
 
@@ -253,14 +280,14 @@ class PointCloudFlow(export.Exportable, TrainableModel):
         context = [] if contexts is None else [spec("context", contexts.shape, tf.as_dtype(contexts.dtype))]
 
         def sample(seed, temperature, context=None):
-            seed = export.fresh(seed)
+            seed = fresh(seed)
             return {"x": self._decode_rows(self.prior._sample_rows(seed, context, temperature), seed)}
 
         return {
             "sample": export.Signature(sample, [seed, spec("temperature"), *context]),
             "encode": export.Signature(lambda x: {"latent": self._encode(x, tf.ones_like(x[..., 0]))[0]}, [x]),
             "decode": export.Signature(
-                lambda latent, seed: {"x": self._decode_rows(latent, export.fresh(seed))}, [latent, seed]
+                lambda latent, seed: {"x": self._decode_rows(latent, fresh(seed))}, [latent, seed]
             ),
         }
 
@@ -296,6 +323,7 @@ class PointCloudFlow(export.Exportable, TrainableModel):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
+        """A new flow from the `config` of `get_config`; `custom_objects` is not looked at."""
         config = dict(config)
         parts = {name: deserialize(config.pop(name)) for name in ("points", "prior", "encoder")}
         return cls(**parts, **config)

@@ -9,7 +9,12 @@ import numpy as np
 
 
 class Split(NamedTuple):
-    """Data to fit and data to judge by, float32 `[n, n_dim]` each."""
+    """Data to fit and data to judge by.
+
+    Args:
+      train: float32 `[n, n_dim]`.
+      test: float32 `[m, n_dim]`.
+    """
 
     train: np.ndarray
     test: np.ndarray
@@ -36,7 +41,14 @@ def alanine_dipeptide() -> Split:
 
 
 class LabelledSplit(NamedTuple):
-    """Images uint8 `[n, H, W, C]` to fit and to judge by, and their labels `[n]`."""
+    """Images to fit and to judge by, with their labels.
+
+    Args:
+      train: uint8 `[n, H, W, C]`.
+      train_labels: `[n]`.
+      test: uint8 `[m, H, W, C]`.
+      test_labels: `[m]`.
+    """
 
     train: np.ndarray
     train_labels: np.ndarray

@@ -38,7 +38,7 @@ class Toy(abc.ABC):
         return self._sample(int(n), np.random.default_rng(seed)).astype(np.float32)
 
     def log_prob(self, x) -> np.ndarray:
-        """Log-density in nats, float64 `[n]`, of rows x `[n, n_dim]`.
+        """Log-density in nats, float64 `[n]`, of rows `x` `[n, n_dim]`.
 
         Raises:
           ValueError: if x has another shape, NaN or inf.

@@ -2,16 +2,14 @@
 
 from tfflows.export.litert import operations, tflite
 from tfflows.export.parity import Parity, batch_size, runner, verify
-from tfflows.export.verbs import Signature, fresh, signatures
-from tfflows.export.writing import Exportable, export
+from tfflows.export.verbs import Signature, signatures
+from tfflows.export.writing import Exportable
 
 __all__ = [
     "Exportable",
     "Parity",
     "Signature",
     "batch_size",
-    "export",
-    "fresh",
     "operations",
     "runner",
     "signatures",

@@ -11,14 +11,20 @@ import numpy as np
 import tensorflow as tf
 
 from tfflows.export import verbs
-from tfflows.nets import uncompiled, unrolled
+from tfflows.nets import unrolled
+from tfflows.nets.convolutional import uncompiled
 
 
 def tflite(flow, *, batch_size: int | None = None, weights: str = "float32") -> bytes:
     """A TFLite file with the flow's signatures, of builtin operations only.
 
+    Args:
+      flow: a `FlowModel`, `FlowMixture` or `PointCloudFlow`, in float32.
+      batch_size: a fixed number of rows, or None for any.
+      weights: "float32", "float16" or "int8".
+
     Raises:
-      ValueError: if one needs an operation that TFLite has not; says which.
+      ValueError: for a flow of another dtype, or if one needs an operation that TFLite has not; says which.
     """
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
@@ -51,7 +57,11 @@ def tflite(flow, *, batch_size: int | None = None, weights: str = "float32") -> 
 
 
 def operations(content: bytes) -> Counter[str]:
-    """How often a TFLite file has each operation, in all its signatures; custom ones under their own name."""
+    """How often a TFLite file has each operation, in all its signatures; custom ones under their own name.
+
+    Args:
+      content: the file's bytes.
+    """
     model = _schema().Model.GetRootAsModel(content, 0)
     codes = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]
     graphs = [model.Subgraphs(i) for i in range(model.SubgraphsLength())]

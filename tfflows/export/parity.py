@@ -152,7 +152,14 @@ def runner(path) -> Callable:
 
 
 def batch_size(path) -> int | None:
-    """The number of rows that an export takes, or None if it takes any."""
+    """The number of rows that an export takes, or None if it takes any.
+
+    Args:
+      path: a SavedModel's folder, or a `.tflite` file.
+
+    Raises:
+      ValueError: if there is none.
+    """
     if Path(path).is_dir():
         inputs = _saved_model(path).signatures["log_prob"].structured_input_signature[1]
         return inputs["x"].shape[0]

@@ -13,7 +13,7 @@ from tfflows.checks import check_batch_size
 from tfflows.export import verbs
 from tfflows.export.litert import tflite
 from tfflows.export.parity import runner
-from tfflows.nets import uncompiled
+from tfflows.nets.convolutional import uncompiled
 
 FORMATS = ("tf_saved_model", "litert")
 WEIGHTS = ("float32", "float16", "int8")

@@ -1,6 +1,6 @@
 """Posteriors: Monte Carlo with flows. Needs the extra `tfflows[inference]`."""
 
-from tfflows.inference import diagnostics
+from tfflows.inference import calibration, diagnostics
 from tfflows.inference.importance import importance
 from tfflows.inference.kernels import FlowProposal, InTurn
 from tfflows.inference.metropolis import flow_mh
@@ -15,6 +15,7 @@ __all__ = [
     "InTurn",
     "Result",
     "Target",
+    "calibration",
     "diagnostics",
     "flow_mh",
     "importance",

@@ -5,12 +5,16 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import logsumexp
 
+__all__ = ["chains", "coverage", "effective_weights", "pareto_smoothed", "ranks", "systematic", "two_sample"]
+
 
 def systematic(weights: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
     """`n` indices, each about n times its weight often, in random order: systematic resampling.
 
     Args:
       weights: `[m]`, >= 0, adding up to 1.
+      n: number of indices, >= 1.
+      rng: NumPy's generator.
     """
     ends = np.cumsum(weights)
     places = (rng.random() + np.arange(n)) / n * ends[-1]
@@ -18,7 +22,11 @@ def systematic(weights: np.ndarray, n: int, rng: np.random.Generator) -> np.ndar
 
 
 def effective_weights(log_weights: np.ndarray) -> float:
-    """Kish's effective number of weighted draws, (sum w)^2 / sum w^2, in [1, n]; 0 if none has weight."""
+    """Kish's effective number of weighted draws, (sum w)^2 / sum w^2, in [1, n]; 0 if none has weight.
+
+    Args:
+      log_weights: of any shape, up to a constant.
+    """
     log_weights = np.ravel(log_weights)
     total = logsumexp(log_weights)
     if not np.isfinite(total):
@@ -27,7 +35,10 @@ def effective_weights(log_weights: np.ndarray) -> float:
 
 
 def chains(draws: np.ndarray) -> dict[str, np.ndarray]:
-    """Split R-hat, and bulk and tail effective sample sizes, `[n_dim]` each, of draws `[chain, draw, n_dim]`.
+    """Split R-hat, and bulk and tail effective sample sizes, `[n_dim]` each, of several chains.
+
+    Args:
+      draws: `[chain, draw, n_dim]`.
 
     Reference:
       Vehtari, Gelman, Simpson, Carpenter & Burkner (2021), Rank-normalization, folding, and localization: an improved
@@ -47,6 +58,9 @@ def pareto_smoothed(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
 
     Above k = 0.7 weighted means do not converge at a useful rate.
 
+    Args:
+      log_weights: of any shape, -inf where a draw has none.
+
     Reference:
       Vehtari, Simpson, Gelman, Yao & Gabry (2024), Pareto smoothed importance sampling, https://arxiv.org/abs/1507.02646;
       computed by ArviZ.
@@ -59,9 +73,13 @@ def pareto_smoothed(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def two_sample(x: np.ndarray, y: np.ndarray, *, seed: int = 0) -> float:
-    """Classifier two-sample test: how often a net tells draws of `x` `[n, d]` from those of `y`; 0.5 is never.
+    """Classifier two-sample test: how often a net tells draws of `x` from those of `y`; 0.5 is never.
 
     Cross-validated accuracy of scikit-learn's `MLPClassifier`, as in the benchmark of simulation-based inference.
+
+    Args:
+      x, y: `[n, d]` and `[m, d]`; as many of each are compared as there are in the smaller set.
+      seed: of the folds and the net.
 
     Reference:
       Lueckmann, Boelts, Greenberg, Goncalves & Macke (2021), https://arxiv.org/abs/2101.04653
@@ -94,7 +112,12 @@ def ranks(draws: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def coverage(draws: np.ndarray, truth: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """How often central intervals of the levels hold the truth, `[len(levels), d]`; arguments as in `ranks`."""
+    """How often central intervals of the levels hold the truth, `[len(levels), d]`.
+
+    Args:
+      draws, truth: as in `ranks`.
+      levels: probabilities in (0, 1).
+    """
     found = []
     for level in np.atleast_1d(levels):
         # Weibull's quantiles: of m exact draws the interval holds the truth as often as it should, whatever m.

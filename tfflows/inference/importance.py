@@ -134,6 +134,9 @@ def importance(
       seed: makes it reproducible.
       smoothed: whether the largest weights are replaced by what their Pareto tail expects.
 
+    Raises:
+      ValueError: for a flow of other parameters, n_draws < 1, or a target that is zero at all draws.
+
     Reference:
       Vehtari, Simpson, Gelman, Yao & Gabry (2024), Pareto smoothed importance sampling, https://arxiv.org/abs/1507.02646
     """

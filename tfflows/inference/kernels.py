@@ -54,6 +54,7 @@ class FlowProposal(TransitionKernel):
 
     @property
     def parameters(self):
+        """The constructor's arguments by name."""
         return self._parameters
 
     def bootstrap_results(self, init_state):
@@ -86,6 +87,9 @@ class InTurn(TransitionKernel):
     Args:
       kernels: of one state, each of which leaves the target as it is; then so do all together.
       repeats: how often each is applied, >= 1.
+
+    Raises:
+      ValueError: for no kernel, another number of repeats, or one below 1.
     """
 
     def __init__(self, kernels: Sequence[TransitionKernel], repeats: Sequence[int]):
@@ -100,6 +104,7 @@ class InTurn(TransitionKernel):
 
     @property
     def parameters(self):
+        """The constructor's arguments by name."""
         return self._parameters
 
     def bootstrap_results(self, init_state):

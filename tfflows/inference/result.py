@@ -59,7 +59,7 @@ class Result:
         return np.sqrt(np.einsum("cd,cdi->i", self.weights, squares))
 
     def resampled(self, n: int, seed: int = 0) -> np.ndarray:
-        """`n` equally probable draws, `[n, n_dim]`."""
+        """`n` equally probable draws, `[n, n_dim]`, by systematic resampling with an integer `seed`."""
         flat = self.draws.reshape(-1, self.draws.shape[-1])
         return flat[diagnostics.systematic(self.weights.ravel(), n, np.random.default_rng(seed))]
 
@@ -89,7 +89,7 @@ class Result:
         )
 
     def save(self, path) -> None:
-        """Writes all but the flow as `.npz`."""
+        """Writes all but the flow as an `.npz` file at `path`."""
         arrays = {"draws": self.draws, "log_prob": self.log_prob}
         if self.log_weights is not None:
             arrays["log_weights"] = self.log_weights
@@ -106,7 +106,7 @@ class Result:
 
     @classmethod
     def load(cls, path) -> Result:
-        """What `save` wrote."""
+        """What `save` wrote at `path`."""
         with np.load(path) as arrays:
             facts = json.loads(str(arrays["facts"]))
             weights = arrays["log_weights"] if "log_weights" in arrays.files else None

@@ -75,7 +75,7 @@ class Target:
     # What is computed, in graph: of tensors [n, n_dim].
 
     def log_likelihood(self, x: tf.Tensor) -> tf.Tensor:
-        """log_prob as it was given, -inf where it is not finite."""
+        """log_prob as it was given, `[n]`, of `x` `[n, n_dim]`: -inf where it is not finite."""
         if self.has_gradient:
             value = tf.cast(self._function(x), self.dtype)
         else:
@@ -84,18 +84,18 @@ class Target:
         return tf.where(tf.math.is_finite(value), value, tf.constant(-np.inf, self.dtype))
 
     def log_prior(self, x: tf.Tensor) -> tf.Tensor:
-        """Of the prior, or 0 without one."""
+        """Of the prior at `x` `[n, n_dim]`, `[n]`; 0 without one."""
         if self.prior is None:
             return tf.zeros(tf.shape(x)[:1], self.dtype)
         value = tf.cast(self.prior.log_prob(tf.cast(x, self.prior.dtype)), self.dtype)
         return tf.where(tf.math.is_finite(value), value, tf.constant(-np.inf, self.dtype))
 
     def log_prob(self, x: tf.Tensor) -> tf.Tensor:
-        """The log-density of x up to a constant; with a prior, log-likelihood and log-prior."""
+        """The log-density of `x` `[n, n_dim]` up to a constant, `[n]`; with a prior, log-likelihood and log-prior."""
         return self.log_likelihood(x) + self.log_prior(x)
 
     def constrain(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """x and log |det dx/dz| of unconstrained numbers z."""
+        """x `[..., n_dim]` and log |det dx/dz| `[...]` of unconstrained numbers `z` `[..., n_dim]`."""
         if self.bijector is None:
             return z, tf.zeros(tf.shape(z)[:-1], z.dtype)
         if isinstance(self.bijector, Bijector):
@@ -106,14 +106,14 @@ class Target:
         return tf.cast(self.bijector.forward(wide), z.dtype), tf.broadcast_to(log_det, tf.shape(z)[:-1])
 
     def unconstrained_log_prob(self, z: tf.Tensor) -> tf.Tensor:
-        """The log-density of z, up to the same constant."""
+        """The log-density of `z` `[n, n_dim]`, `[n]`, up to the same constant."""
         x, log_det = self.constrain(_finite_gradient(z))
         return self.log_prob(x) + log_det
 
     # Outside of graphs.
 
     def unconstrain(self, x) -> np.ndarray:
-        """z `[n, n_dim]` of x."""
+        """z `[n, n_dim]` of `x` `[n, n_dim]`; of numbers on their bounds, at most 1e4 from zero."""
         if self.bijector is None:
             return np.asarray(x, self.dtype.as_numpy_dtype)
         z = np.asarray(self.bijector.inverse(tf.cast(x, self._support_dtype)))
@@ -121,10 +121,14 @@ class Target:
         return np.clip(z, -FAR, FAR).astype(self.dtype.as_numpy_dtype)
 
     def sample_prior(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """x `[n, n_dim]` of the prior.
+        """Draws of the prior, `[n, n_dim]`.
+
+        Args:
+          n: how many.
+          rng: NumPy's generator.
 
         Raises:
-          ValueError: if some are outside of the domain: the evidence would be another one.
+          ValueError: without a prior, or if some are outside of the domain: the evidence would be another one.
         """
         if self.prior is None:
             raise ValueError("Expected a target with a prior; got one without.")
@@ -140,7 +144,15 @@ class Target:
         return x.astype(self.dtype.as_numpy_dtype)
 
     def run(self, function: Callable, *args):
-        """A compiled function's result; an error of log_prob is raised as it was, with the point it happened at."""
+        """A compiled function's result; an error of log_prob is told with the point it happened at.
+
+        Args:
+          function: that calls the target's densities.
+          *args: its arguments.
+
+        Raises:
+          ValueError: if log_prob raised, with its error as the cause.
+        """
         self._error = None
         try:
             return function(*args)

@@ -5,23 +5,15 @@ which a bijector hands to a transformer as parameters. Its last layer starts at 
 parameters mean the identity, so every flow starts as the identity map.
 """
 
-from tfflows.nets.conditioning import (
-    as_rows,
-    build_conditioner,
-    check_net_and_context,
-    conditioner,
-    describe_net,
-    net_on_circles,
-)
-from tfflows.nets.context import Heard, build_context_net, run_context_net
-from tfflows.nets.convolutional import ConvNet, uncompiled
+from tfflows.nets.conditioning import build_conditioner, conditioner
+from tfflows.nets.convolutional import ConvNet
 from tfflows.nets.feedforward import MLP
 from tfflows.nets.integrand import Integrand
 from tfflows.nets.lipschitz import LipschitzMLP
 from tfflows.nets.made import MADE
 from tfflows.nets.parameters import AffineMap, Constant, Shares, Statistics
 from tfflows.nets.pointnet import PointNet
-from tfflows.nets.sequential import run_sequentially, unrolled
+from tfflows.nets.sequential import unrolled
 from tfflows.nets.velocity import Potential, Velocity
 
 __all__ = [
@@ -30,7 +22,6 @@ __all__ = [
     "AffineMap",
     "Constant",
     "ConvNet",
-    "Heard",
     "Integrand",
     "LipschitzMLP",
     "PointNet",
@@ -38,15 +29,7 @@ __all__ = [
     "Shares",
     "Statistics",
     "Velocity",
-    "as_rows",
     "build_conditioner",
-    "build_context_net",
-    "check_net_and_context",
     "conditioner",
-    "describe_net",
-    "net_on_circles",
-    "run_context_net",
-    "run_sequentially",
-    "uncompiled",
     "unrolled",
 ]

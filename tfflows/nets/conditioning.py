@@ -23,7 +23,7 @@ def build_conditioner(
       context_dim: width of the context, or None.
 
     Raises:
-      ValueError: if the net returns another number of them.
+      ValueError: if net is no Keras layer, or returns another number of them.
     """
     if not isinstance(net, keras.layers.Layer):
         raise ValueError(f"Expected a Keras layer as net; got {net!r}.")
@@ -57,8 +57,17 @@ def net_on_circles(net: keras.layers.Layer, circular: np.ndarray, bound: float, 
 def conditioner(net: keras.layers.Layer, x: tf.Tensor, context: tf.Tensor | None, event_ndims: int = 1) -> tf.Tensor:
     """Calls `net` on any number of batch axes, in the dtype of `x`.
 
-    Keras layers see rows, `[n, *event]` with `event_ndims` axes of an event, and `[n, context_dim]`; the batch axes of
-    x and context are broadcast against each other, flattened before, and restored after.
+    Keras layers see rows, `[n, *event]` and `[n, context_dim]`; the batch axes of x and context are broadcast against
+    each other, flattened before, and restored after.
+
+    Args:
+      net: built by `build_conditioner`.
+      x: `[..., *event]`.
+      context: `[..., context_dim]`, or None.
+      event_ndims: axes of an event.
+
+    Returns:
+      What the net makes of each event, `[..., n_outputs]`, or `[..., *plane, n_outputs]` of images.
     """
     if x.shape.rank == 1 + event_ndims and (context is None or _same_rows(x, context)):
         return tf.cast(net(x) if context is None else net(x, context), x.dtype)

@@ -64,6 +64,9 @@ class ConvNet(keras.layers.Layer):
       activation: a Keras activation.
       residual: residual blocks; all widths must be equal.
 
+    Raises:
+      ValueError: for no hidden layer, widths that are not positive, or different ones of a residual net.
+
     References:
       Kingma & Dhariwal (2018), Glow, https://arxiv.org/abs/1807.03039; Dinh, Sohl-Dickstein & Bengio (2017), Density
       estimation using Real NVP, https://arxiv.org/abs/1605.08803
@@ -92,6 +95,12 @@ class ConvNet(keras.layers.Layer):
         return self.residual
 
     def build(self, x_shape, context_shape=None):
+        """Makes the weights, given the shapes that Keras has of the arguments of a call.
+
+        Args:
+          x_shape: `(n, H, W, n_inputs)`.
+          context_shape: `(n, n_context)`, or None if it is to hear no context.
+        """
         n_inputs, widths = x_shape[-1], self.hidden
         first = self._layer("first", 3, n_inputs, widths[0], context_shape)
         inner = []
@@ -120,6 +129,12 @@ class ConvNet(keras.layers.Layer):
         )
 
     def call(self, x, context=None):
+        """The outputs, `[n, H, W, n_outputs]`.
+
+        Args:
+          x: `[n, H, W, n_inputs]`.
+          context: `[n, n_context]`, if it was built with one.
+        """
         first, *inner, outputs = self.convolutions
         value = first(x, context)
         if self.residual:

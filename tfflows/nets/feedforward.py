@@ -145,6 +145,12 @@ class FeedForward(keras.layers.Layer):
         return tf.concat([ordered[..., :n_others], tf.cos(angle), tf.sin(angle)], axis=-1)
 
     def build(self, x_shape, context_shape=None):
+        """Makes the weights, given the shapes that Keras has of the arguments of a call.
+
+        Args:
+          x_shape: `(..., n_inputs)`.
+          context_shape: `(..., n_context)`, or None if it is to hear no context.
+        """
         heard = self._inputs_seen(x_shape[-1])
         n_inputs = len(heard)
         widths = self.hidden
@@ -182,6 +188,12 @@ class FeedForward(keras.layers.Layer):
         return [layer.masked_kernel() for layer in self.linears]
 
     def call(self, x, context=None):
+        """The outputs, `[..., n_outputs]`.
+
+        Args:
+          x: `[..., n_inputs]`.
+          context: `[..., n_context]`, if it was built with one.
+        """
         return self._values(self._embedded(x), context, self.kernels())[-1]
 
     def _values(self, x, context, kernels):
@@ -195,6 +207,10 @@ class FeedForward(keras.layers.Layer):
 
     def linearize(self, x: tf.Tensor, context: tf.Tensor | None = None):
         """The net's value at `x` `[n, n_inputs]`, and its derivative there, as a function.
+
+        Args:
+          x: `[n, n_inputs]`.
+          context: `[n, n_context]`, if it was built with one.
 
         Returns:
           the value `[n, n_outputs]`, and a function of directions `[K, n or 1, n_inputs]` that returns their products
@@ -229,13 +245,16 @@ class MLP(FeedForward):
     """A fully connected net, `[..., n_inputs]` and context `[..., n_context]` to `[..., n_outputs]`.
 
     Args:
-      n_outputs: width of the output.
-      hidden: widths of the hidden layers; each width after the first is one block if `residual`.
+      n_outputs: width of the output, >= 1.
+      hidden: widths of the hidden layers, at least one; each width after the first is one block if `residual`.
       activation: a Keras activation.
       residual: pre-activation residual blocks of two layers each; all widths must be equal.
       circular: whether the inputs, or which of them, are circular: the net sees their cosines and sines, so that its
         outputs have no seam.
       circular_bound: circular inputs have the period 2 * circular_bound; pi for angles in radians.
+
+    Raises:
+      ValueError: for no hidden layer, widths that are not positive, or different ones of a residual net.
     """
 
     def __init__(

@@ -23,6 +23,9 @@ class Integrand(keras.layers.Layer):
       n_signal: width of the signal.
       hidden: widths of the hidden layers.
       activation: a Keras activation. A smooth one: kinks cost the quadrature its accuracy.
+
+    Raises:
+      ValueError: for no hidden layer, or widths that are not positive.
     """
 
     def __init__(self, n_signal: int, hidden: Sequence[int] = (32, 32), activation="tanh", **kwargs):
@@ -38,7 +41,7 @@ class Integrand(keras.layers.Layer):
         self.built = True
 
     def call(self, t, signal):
-        """Of t `[..., n, D]` and signal `[..., n_signal, D]`: values `[..., n, D]`."""
+        """The function at some `t` `[..., n, D]`, given `signal` `[..., n_signal, D]`: values `[..., n, D]`."""
         signal = tf.linalg.matrix_transpose(signal)[..., tf.newaxis, :, :]  # [..., 1, D, n_signal]
         first, *kernels = (tf.convert_to_tensor(kernel) for kernel in self.kernels)
         # What the signal adds is the same at every t.

@@ -21,7 +21,7 @@ class MADE(FeedForward):
 
     The degree of a unit is the number of scalars it may hear: order[i] at the outputs for scalar i, 1 .. D - 1 (from
     0 with a context) in the hidden layers, spread evenly and sorted. Input i counts as order[i] + 1, and a connection
-    exists where the degree does not fall. Context is not masked.
+    exists where the degree does not fall. Context is not masked. The output has shape `[..., n_parameters, D]`.
 
     Args:
       n_dim: D, the number of scalars.
@@ -31,7 +31,8 @@ class MADE(FeedForward):
         left to right by default.
       circular, circular_bound: as in `MLP`.
 
-    The output has shape `[..., n_parameters, D]`.
+    Raises:
+      ValueError: for an order that is no permutation, or widths that `MLP` refuses.
 
     Warns:
       UserWarning: where a hidden layer has fewer than D - 1 units, so that some scalars are heard
@@ -85,6 +86,12 @@ class MADE(FeedForward):
         return type(self).from_config(self.get_config() | config)
 
     def call(self, x, context=None):
+        """The parameters, `[..., n_parameters, D]`.
+
+        Args:
+          x: `[..., D]`.
+          context: `[..., n_context]`, if it was built with one.
+        """
         return split_last(super().call(x, context), [self.n_parameters, self.n_dim])
 
     def stages(self, context: tf.Tensor | None = None) -> Stages:

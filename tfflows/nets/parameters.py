@@ -28,6 +28,7 @@ class Constant(keras.layers.Layer):
         self.built = True
 
     def call(self, x=None):
+        """The weight, of `shape`; `x` is not looked at."""
         return tf.convert_to_tensor(self.value)
 
     def get_config(self):
@@ -53,11 +54,11 @@ class SetFromData(keras.layers.Layer):
 class Statistics(SetFromData):
     """Location and scale of each scalar, set from data, and whether that has happened.
 
+    The scale is kept as its logarithm, so it stays positive whatever the optimizer does.
+
     Args:
       shape: shape of location and scale.
       trainable: whether training goes on changing them (ActNorm) or not (Standardize).
-
-    The scale is kept as its logarithm, so it stays positive whatever the optimizer does.
     """
 
     def __init__(self, shape: Sequence[int], trainable: bool = False, **kwargs):
@@ -68,10 +69,11 @@ class Statistics(SetFromData):
         self.add_adapted()
 
     def call(self, x=None):
+        """The location and the logarithm of the scale, each of `shape`; `x` is not looked at."""
         return tf.convert_to_tensor(self.location), tf.convert_to_tensor(self.log_scale)
 
     def set(self, location: np.ndarray, scale: np.ndarray) -> None:
-        """Assigns location and scale (positive) and marks them as adapted."""
+        """Assigns `location` and `scale` (> 0), both of `shape`, and marks them as adapted."""
         self.location.assign(location)
         self.log_scale.assign(np.log(scale))
         self.adapted.assign(1.0)
@@ -98,10 +100,11 @@ class AffineMap(SetFromData):
         self.add_adapted()
 
     def call(self, x=None):
+        """The mean `[n_dim]`, the factor and its inverse, both `[n_dim, n_dim]`; `x` is not looked at."""
         return tuple(tf.convert_to_tensor(weight) for weight in (self.mean, self.factor, self.inverse))
 
     def set(self, mean: np.ndarray, factor: np.ndarray) -> None:
-        """Assigns mean and factor (of positive diagonal) and marks them as adapted."""
+        """Assigns `mean` `[n_dim]` and `factor` `[n_dim, n_dim]` (of positive diagonal), and marks them as adapted."""
         self.mean.assign(mean)
         self.factor.assign(factor)
         self.inverse.assign(np.linalg.inv(factor))
@@ -132,11 +135,12 @@ class Shares(SetFromData):
         self.value.assign(np.stack([np.pad(share, (0, max(self.sizes) - len(share))) for share in shares]))
 
     def set(self, shares: Sequence[np.ndarray]) -> None:
-        """Shares of each column, which add up to 1."""
+        """Assigns the `shares`, for each column one of each category, adding up to 1, and marks them as adapted."""
         self._assign(shares)
         self.adapted.assign(1.0)
 
     def call(self, x=None):
+        """The shares `[n_columns, most categories]`, zeros where a column has fewer; `x` is not looked at."""
         return tf.convert_to_tensor(self.value)
 
     def get_config(self):

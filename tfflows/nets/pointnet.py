@@ -43,11 +43,23 @@ class PointNet(keras.layers.Layer):
         )
 
     def build(self, x_shape, present_shape=None):
+        """Makes the weights, given the shapes that Keras has of the arguments of a call.
+
+        Args:
+          x_shape: `(n, P, D)`.
+          present_shape: `(n, P)` or None.
+        """
         self.point_net.build((None, x_shape[-1]))
         self.net.build((None, self.hidden[-1]))
         self.built = True
 
     def call(self, x, present=None):
+        """The outputs, `[n, n_outputs]`.
+
+        Args:
+          x: `[n, P, D]`.
+          present: `[n, P]`, 0 where there is no point; None if all are there.
+        """
         # As rows: of more axes products are batches of small ones, which are slower.
         rows = self.point_net(tf.reshape(x, [-1, x.shape[-1]]))
         features = tf.reshape(rows, tf.concat([tf.shape(x)[:-1], [self.hidden[-1]]], axis=0))
@@ -56,6 +68,7 @@ class PointNet(keras.layers.Layer):
         return self.net(tf.reduce_max(features, axis=-2))
 
     def compute_output_shape(self, x_shape, present_shape=None):
+        """`(n, n_outputs)`; `x_shape` and `present_shape` as in `build`."""
         return (x_shape[0], self.n_outputs)
 
     def get_config(self):

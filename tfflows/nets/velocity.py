@@ -54,11 +54,24 @@ class Velocity(FeedForward):
         return None
 
     def build(self, x_shape, time_shape, context_shape=None):
+        """Makes the weights, given the shapes that Keras has of the arguments of a call.
+
+        Args:
+          x_shape: `(n, D)`.
+          time_shape: `(n, 1)` or `(1, 1)`.
+          context_shape: `(n, n_context)`, or None if it is to hear no context.
+        """
         n_heard = 1 + self.n_frequencies + (0 if context_shape is None else context_shape[-1])
         super().build(x_shape, (x_shape[0], n_heard))
 
     def call(self, x, time, context=None):
-        """Velocities `[n, D]` at positions `[n, D]` and times `[n, 1]` or `[1, 1]`."""
+        """Velocities, `[n, D]`.
+
+        Args:
+          x: positions `[n, D]`.
+          time: `[n, 1]` or `[1, 1]`, in [0, 1].
+          context: `[n, n_context]`, if it was built with one.
+        """
         return super().call(x, self._heard(time, context))
 
     def with_derivatives(
@@ -117,6 +130,7 @@ class Potential(keras.layers.Layer):
             raise ValueError(f"Expected rank >= 1; got {rank}.")
 
     def build(self, x_shape, time_shape, context_shape=None):
+        """As `Velocity.build`, with `x_shape`, `time_shape` and `context_shape`."""
         n_inputs = x_shape[-1] + 1 + (0 if context_shape is None else context_shape[-1])
         widths = [n_inputs, *self.hidden]
         self.kernels, self.biases = [], []
@@ -129,19 +143,19 @@ class Potential(keras.layers.Layer):
         self.linear = self.add_weight(shape=(n_inputs,), initializer="zeros", name="linear")
 
     def call(self, x, time, context=None):
-        """Velocities `[n, D]` at positions `[n, D]` and times `[n, 1]` or `[1, 1]`."""
+        """Velocities, `[n, D]`; `x`, `time` and `context` as in a call of `Velocity`."""
         return self.with_derivatives(x, time, context, tf.zeros_like(x)[tf.newaxis])[0]
 
     def with_derivatives(
         self, x: tf.Tensor, time: tf.Tensor, context: tf.Tensor | None, directions: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """As `Velocity.with_derivatives`."""
+        """As `Velocity.with_derivatives`, of the same `x`, `time`, `context` and `directions`."""
         directions = tf.pad(directions, [[0, 0], [0, 0], [0, self.linear.shape[0] - self.n_dim]])
         slopes, changes = self._slopes(self._inputs(x, time, context), directions)
         return -slopes[..., : self.n_dim], -changes[..., : self.n_dim]
 
     def hamilton_jacobi(self, x: tf.Tensor, time: tf.Tensor, context: tf.Tensor | None) -> tf.Tensor:
-        """dPhi/dt - |grad_x Phi|^2 / 2 `[n]`: zero along ways of least energy."""
+        """dPhi/dt - |grad_x Phi|^2 / 2 `[n]`, zero along ways of least energy; `x`, `time`, `context` as in a call."""
         inputs = self._inputs(x, time, context)
         slopes, _ = self._slopes(inputs, tf.zeros_like(inputs)[tf.newaxis])
         return slopes[:, self.n_dim] - 0.5 * tf.reduce_sum(tf.square(slopes[:, : self.n_dim]), axis=-1)

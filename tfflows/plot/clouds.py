@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from tfflows.plot import canvas
 from tfflows.plot.images import images
 
 FINE = 2  # a picture's pixel is the mean of FINE x FINE, so that edges are smooth
@@ -26,6 +26,7 @@ def clouds(
     colours=None,
     size: int = 200,
     radius: float = 0.01,
+    ax=None,
 ):
     """A grid of point clouds, or one strip a row; all at one scale, each in the middle of its picture.
 
@@ -42,9 +43,10 @@ def clouds(
       colours: a matplotlib colour for all points, or one for each cloud of x (of strips, for each strip).
       size: pixels of a view, along its longer side.
       radius: of a ball, in such sides.
+      ax: matplotlib's axes to draw in; by default those of a new figure.
 
     Returns:
-      the matplotlib figure, closed if it was written.
+      the matplotlib figure.
 
     Raises:
       ValueError: for anything but clouds, views, sizes or colours, or another number of texts than of rows.
@@ -61,7 +63,7 @@ def clouds(
     ]
     pictures = np.asarray(pictures)
     pictures = pictures if is_strips else pictures[:, 0]
-    return images(pictures, n_columns=n_columns, rows=rows, title=title, path=path, pixels=1.0)
+    return images(pictures, n_columns=n_columns, rows=rows, title=title, path=path, pixels=1.0, ax=ax)
 
 
 def rotating(
@@ -95,11 +97,7 @@ def rotating(
     Raises:
       ValueError: for anything but clouds, or other sizes or colours.
     """
-    from PIL import Image
-
-    path = Path(path)
-    if path.suffix.lower() != ".gif":
-        raise ValueError(f"Expected a path ending in .gif; got {path}.")
+    path = canvas.gif_path(path)
     strips, is_strips = _strips([x] if len(x) and np.ndim(x[0]) == 1 else x)
     if is_strips:
         raise ValueError(f"Expected clouds [n, P, 3]; got strips {np.shape(x)}.")
@@ -114,15 +112,8 @@ def rotating(
     frames = []
     for view in views:
         row = [_render(strip[0], *view, *frame, radius, c) for strip, c in zip(strips, colours, strict=True)]
-        frames.append(Image.fromarray(np.concatenate(row, axis=1)))
-    # One palette for all frames, else still parts flicker.
-    palette = frames[0].quantize(128)
-    frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        whole = Path(folder) / "whole.gif"
-        frames[0].save(whole, save_all=True, append_images=frames[1:], duration=1000.0 * seconds / n_frames, loop=0)
-        whole.replace(path)
-    return path
+        frames.append(np.concatenate(row, axis=1))
+    return canvas.write_gif(frames, path, [seconds / n_frames] * n_frames)
 
 
 def _strips(x):

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tfflows.plot import canvas
+
 
 def images(
     x,
@@ -17,6 +19,7 @@ def images(
     title: str | None = None,
     path: str | Path | None = None,
     pixels: float = 2.0,
+    ax=None,
 ):
     """A grid of images, or one strip a row.
 
@@ -27,31 +30,30 @@ def images(
       rows: a text before each row.
       title: a text above.
       path: where the picture is written, as PNG or whatever its ending says; None writes nothing.
-      pixels: the picture's pixels for each of an image.
+      pixels: the picture's pixels for each of an image, in a figure of its own.
+      ax: matplotlib's axes to draw in; by default those of a new figure.
 
     Returns:
-      the matplotlib figure, closed if it was written.
+      the matplotlib figure.
 
     Raises:
       ValueError: for anything but images, or another number of texts than of rows.
     """
-    from matplotlib import pyplot as plt
-
     grid = _grid(np.asarray(x), n_columns)
     n_rows, n_columns, height, width, n_channels = grid.shape
     if rows is not None and len(rows) != n_rows:
         raise ValueError(f"Expected a text for each of {n_rows} rows; got {len(rows)}.")
     gap = max(1, min(height, width) // 14)
-    canvas = np.full((n_rows * (height + gap) - gap, n_columns * (width + gap) - gap, n_channels), 255, np.uint8)
+    sheet = np.full((n_rows * (height + gap) - gap, n_columns * (width + gap) - gap, n_channels), 255, np.uint8)
     for i in range(n_rows):
         for j in range(n_columns):
             top, left = i * (height + gap), j * (width + gap)
-            canvas[top : top + height, left : left + width] = np.clip(np.rint(grid[i, j]), 0, 255)
+            sheet[top : top + height, left : left + width] = np.clip(np.rint(grid[i, j]), 0, 255)
     dpi = 100
-    inches = [pixels * n / dpi for n in canvas.shape[1::-1]]
-    figure, axis = plt.subplots(figsize=(inches[0] + (1.2 if rows else 0.1), inches[1] + 0.4), layout="constrained")
+    inches = [pixels * n / dpi for n in sheet.shape[1::-1]]
+    axis = canvas.new_axes(ax, (inches[0] + (1.2 if rows else 0.1), inches[1] + 0.4))
     # Nothing is smoothed: what is seen is what the flow made.
-    shown = canvas if n_channels == 3 else canvas[..., 0]
+    shown = sheet if n_channels == 3 else sheet[..., 0]
     axis.imshow(shown, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     axis.set_xticks([])
     axis.set_yticks([(i + 0.5) * height + i * gap for i in range(n_rows)] if rows else [], rows or [])
@@ -59,10 +61,8 @@ def images(
     axis.spines[:].set_visible(False)
     if title:
         axis.set_title(textwrap.fill(title, max(20, round(10.0 * inches[0]))))  # some ten letters to the inch
-    if path is not None:
-        figure.savefig(path, dpi=dpi)
-        plt.close(figure)
-    return figure
+    canvas.save(axis, path, dpi)
+    return axis.figure
 
 
 def _grid(x, n_columns):

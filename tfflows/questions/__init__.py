@@ -1,15 +1,11 @@
 """Questions to a distribution beyond densities and draws; `FlowModel` and `FlowMixture` have them as methods."""
 
-from tfflows.questions.estimates import Estimate, entropy, kl_to, probability
-from tfflows.questions.mode import Mode, mode
-from tfflows.questions.outliers import Density, Latent, Outliers, Typicality, check_enough, judge, outliers, p_values
-from tfflows.questions.scalars import cdf, inverse_rosenblatt, quantile, rosenblatt
-from tfflows.questions.triangular import Conditional, WeightedDraws, marginal_log_prob
-from tfflows.questions.verbs import ByDraws, ByLatents
+from tfflows.questions.estimates import Estimate
+from tfflows.questions.mode import Mode
+from tfflows.questions.outliers import Density, Latent, Outliers, Typicality, judge, p_values
+from tfflows.questions.triangular import Conditional, WeightedDraws
 
 __all__ = [
-    "ByDraws",
-    "ByLatents",
     "Conditional",
     "Density",
     "Estimate",
@@ -18,17 +14,6 @@ __all__ = [
     "Outliers",
     "Typicality",
     "WeightedDraws",
-    "cdf",
-    "check_enough",
-    "entropy",
-    "inverse_rosenblatt",
     "judge",
-    "kl_to",
-    "marginal_log_prob",
-    "mode",
-    "outliers",
     "p_values",
-    "probability",
-    "quantile",
-    "rosenblatt",
 ]

@@ -11,7 +11,12 @@ import tensorflow as tf
 
 
 class Estimate(NamedTuple):
-    """A number and its standard error; arrays, if there are several."""
+    """A number and its standard error; arrays, if there are several.
+
+    Args:
+      value: the number.
+      error: >= 0; infinite if it cannot be told.
+    """
 
     value: float | np.ndarray
     error: float | np.ndarray

@@ -14,7 +14,12 @@ HALVINGS = 30  # of a step that does not go up, before its row is at its top, to
 
 
 class Mode(NamedTuple):
-    """The densest point found, `[*event]`, and its log-density in nats."""
+    """The densest point found.
+
+    Args:
+      x: `[*event]`.
+      log_prob: its log-density in nats.
+    """
 
     x: np.ndarray
     log_prob: float

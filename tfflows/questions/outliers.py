@@ -44,6 +44,7 @@ class Density:
     """
 
     def __call__(self, flow, x, context) -> np.ndarray:
+        """Scores `[n]`; `flow`, `x` and `context` as in `FlowModel.log_prob`."""
         return -np.asarray(flow.log_prob(x, context), np.float64)
 
 
@@ -68,6 +69,7 @@ class Typicality:
     seed: int = 0
 
     def __call__(self, flow, x, context) -> np.ndarray:
+        """Scores `[n]`; `flow`, `x` and `context` as in `FlowModel.log_prob`."""
         log_prob = np.asarray(flow.log_prob(x, context), np.float64)
         n = self.n_draws if context is None else self.n_draws_each
         drawn = flow.sample_and_log_prob(n, context, seed=self.seed)[1]
@@ -83,6 +85,16 @@ class Latent:
     """
 
     def __call__(self, flow, x, context) -> np.ndarray:
+        """Scores `[n]`; `x` and `context` as in `FlowModel.log_prob`.
+
+        Args:
+          flow: a `FlowModel`.
+          x: `[n, *event]`.
+          context: `[n, *context_shape]`, if the flow is conditional.
+
+        Raises:
+          ValueError: for a mixture.
+        """
         if not hasattr(flow, "encode"):
             raise ValueError(f"Expected a FlowModel, with one latent space; got {flow!r}.")
         return -np.asarray(flow.base.log_prob(flow.encode(x, context)), np.float64)
@@ -93,6 +105,11 @@ def p_values(scores: np.ndarray, calibration: np.ndarray, *, seed: int | None = 
 
     For a row drawn like the calibration rows, P(p <= rate) <= rate at every rate: a tie counts for the row. With a seed
     chance decides how many of the ties count, and P(p <= rate) = rate.
+
+    Args:
+      scores: `[n]`, the larger the stranger.
+      calibration: `[m]`, those of rows held out from training.
+      seed: an integer, or None.
 
     Reference:
       Vovk, Gammerman & Shafer (2005), Algorithmic learning in a random world; for outliers: Bates, Candes, Lei, Romano
@@ -133,7 +150,17 @@ def check_enough(n: int, rate: float) -> None:
 
 
 def judge(scores: np.ndarray, calibration: np.ndarray, rate: float, *, seed: int | None = None) -> Outliers:
-    """`outliers` of scores `[n]`, given those of the calibration rows."""
+    """What `FlowModel.outliers` finds, of scores at hand.
+
+    Args:
+      scores: `[n]`, the larger the stranger.
+      calibration: `[m]`, those of rows held out from training; m >= 1 / rate - 1.
+      rate: of false alarms, in (0, 1).
+      seed: lets chance decide between ties.
+
+    Raises:
+      ValueError: for another rate, or too few calibration rows.
+    """
     n = len(calibration)
     check_enough(n, rate)
     found = p_values(scores, calibration, seed=seed)

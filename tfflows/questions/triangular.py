@@ -24,9 +24,13 @@ FEW = 10.0  # draws that count: their mean is hardly one
 
 
 class WeightedDraws(NamedTuple):
-    """Draws `[n, k]` of unknown scalars, log-weights `[n]` of mean weight 1, and how many draws they are worth.
+    """Draws of unknown scalars, with weights.
 
-    `effective` is the least Kish number of all steps at which draws were weighted; n if the draws are exact.
+    Args:
+      x: `[n, k]`.
+      log_weights: `[n]`, of mean weight 1.
+      effective: how many draws they are worth: the least Kish number of all steps at which draws were weighted; n if
+        they are exact.
     """
 
     x: np.ndarray
@@ -154,10 +158,17 @@ def marginal_log_prob(flow, x, context, n_draws: int, seed) -> Estimate:
 class Conditional:
     """The distribution of a triangular flow's unknown scalars, given the others: `FlowModel.conditional`.
 
+    Args:
+      flow: a triangular `FlowModel`.
+      known, context, n_draws, seed: as in `FlowModel.conditional`.
+
     Attributes:
       columns: of the unknown scalars, in rising order.
       is_exact: whether the known scalars come first in the flow's order. If not, draws are resampled ones out of
         weighted ones, and log-densities are of estimated norm.
+
+    Raises:
+      ValueError: for a flow that is not triangular, other columns than it has, or values that are not finite.
     """
 
     def __init__(self, flow, known: Mapping[int, float], context, n_draws: int, seed):
@@ -188,13 +199,29 @@ class Conditional:
         return found
 
     def weighted(self, n: int, *, seed=None) -> WeightedDraws:
-        """`n` draws with their weights, which are equal if `is_exact`."""
+        """Draws with their weights, which are equal if `is_exact`.
+
+        Args:
+          n: >= 2.
+          seed: an integer or a pair of them makes the draws reproducible.
+
+        Raises:
+          ValueError: for n < 2.
+        """
         check_draws(n)
         found = self._fill(int(n), seed)
         return WeightedDraws(found.x[0][:, self.columns], found.log_weights[0], float(found.effective[0]))
 
     def sample(self, n: int, *, seed=None) -> np.ndarray:
-        """Draws of the unknown scalars, `[n, len(columns)]`; if not `is_exact`, some of them may be equal."""
+        """Draws of the unknown scalars, `[n, len(columns)]`; if not `is_exact`, some of them may be equal.
+
+        Args:
+          n: >= 1.
+          seed: as in `weighted`.
+
+        Raises:
+          ValueError: for n < 1.
+        """
         if n < 1:
             raise ValueError(f"Expected a number of draws n >= 1; got {n}.")
         if self.is_exact:
@@ -211,7 +238,14 @@ class Conditional:
         return Estimate(float(value[0]), float(error[0]))
 
     def log_prob(self, x) -> np.ndarray:
-        """Log-densities in nats of unknown scalars x `[n, len(columns)]`, given the known ones, `[n]`."""
+        """Log-densities in nats of unknown scalars, given the known ones, `[n]`.
+
+        Args:
+          x: `[n, len(columns)]`.
+
+        Raises:
+          ValueError: for another shape.
+        """
         x = np.asarray(x, np.float64)
         if x.ndim != 2 or x.shape[1] != len(self.columns):
             raise ValueError(f"Expected x of shape [n, {len(self.columns)}]; got {list(x.shape)}.")

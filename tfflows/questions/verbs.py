@@ -28,11 +28,24 @@ class ByDraws:
 
         Returns:
           `Estimate(value, error)`. The error is not 0 where all draws are in or out.
+
+        Raises:
+          ValueError: for a region of another kind or shape, n < 2, or a context that does not fit.
         """
         return estimates.probability(self, region, n, context, seed)
 
     def entropy(self, context=None, *, n: int = 10_000, seed=None) -> estimates.Estimate:
-        """The differential entropy, -E log p, in nats, by draws; arguments as in `probability`."""
+        """The differential entropy, -E log p, in nats, by draws.
+
+        Args:
+          context, n, seed: as in `probability`.
+
+        Returns:
+          `Estimate(value, error)`.
+
+        Raises:
+          ValueError: for n < 2, or a context that does not fit.
+        """
         return estimates.entropy(self, n, context, seed)
 
     def kl_to(self, other, context=None, *, n: int = 10_000, seed=None) -> estimates.Estimate:
@@ -44,6 +57,9 @@ class ByDraws:
 
         Returns:
           `Estimate(value, error)`, both infinite if a draw is impossible under `other`.
+
+        Raises:
+          ValueError: if `other` has no log_prob, or is of other events; for n < 2, or a context that does not fit.
         """
         return estimates.kl_to(self, other, n, context, seed)
 
@@ -59,6 +75,9 @@ class ByDraws:
 
         Returns:
           `Mode(x, log_prob)`, x `[*event]`; never less dense than the best draw.
+
+        Raises:
+          ValueError: for a flow of integers, n_starts that are not from 1 to n_draws, or a context that does not fit.
         """
         return find_mode(self, n_starts, n_draws, n_steps, context, seed)
 
@@ -91,6 +110,9 @@ class ByDraws:
         Returns:
           `Outliers(flags, p_values, scores, threshold)`.
 
+        Raises:
+          ValueError: for a rate outside (0, 1), too few calibration rows, or a score of another shape.
+
         References:
           Le Lan & Dinh (2021), https://arxiv.org/abs/2012.03808; Nalisnick et al. (2019),
           https://arxiv.org/abs/1906.02994; Bates et al. (2023), https://arxiv.org/abs/2104.08279
@@ -121,7 +143,10 @@ class ByLatents:
 
         Args:
           p: `[n]` in (0, 1), or one number, for all rows of the context.
-          context, Raises: as in `cdf`.
+          context: as in `cdf`.
+
+        Raises:
+          ValueError: as `cdf` does, and for p outside (0, 1).
         """
         return scalars.quantile(self, p, context)
 
@@ -144,7 +169,15 @@ class ByLatents:
         return scalars.rosenblatt(self, x, context)
 
     def inverse_rosenblatt(self, u, context=None) -> tf.Tensor:
-        """The x `[n, D]` of which `rosenblatt` makes u `[n, D]`, in (0, 1); quasi-random u make even draws."""
+        """The x `[n, D]` of which `rosenblatt` makes u; quasi-random u make even draws.
+
+        Args:
+          u: `[n, D]`, in (0, 1).
+          context: as in `rosenblatt`.
+
+        Raises:
+          ValueError: as `rosenblatt` does, and for u outside (0, 1).
+        """
         return scalars.inverse_rosenblatt(self, u, context)
 
     def conditional(self, known, context=None, *, n_draws: int = 1000, seed=None) -> triangular.Conditional:

@@ -20,7 +20,7 @@ class Shift(Transformer):
     x = z + t;  log dx/dz = 0.
 
     Args:
-      circular_bound: if given, x and z are circular coordinates in [-circular_bound,
+      circular_bound: if given, > 0, x and z are circular coordinates in [-circular_bound,
         circular_bound) and the shift is a rotation.
 
     Reference:
@@ -62,8 +62,11 @@ class Affine(Transformer):
     x = z exp(s) + t with s = softclip(u, max_log_scale);  log dx/dz = s.
 
     Args:
-      max_log_scale: bound of |s|, in nats. One layer scales by at most exp(5) = 148 by default, so
+      max_log_scale: > 0, bound of |s|, in nats. One layer scales by at most exp(5) = 148 by default, so
         that a dozen of them stay far from float32's overflow at exp(88).
+
+    Raises:
+      ValueError: for max_log_scale <= 0.
 
     Reference:
       Dinh, Sohl-Dickstein & Bengio (2017), Density estimation using Real NVP,
@@ -102,6 +105,9 @@ class SigmoidAffine(Transformer):
       min_scale: m, in (0, 1): samples are spread by at most 1 / m in a layer. With 0.01 a trained Glow of 16 layers
         lost all digits of a few images on their way to the latent and back; with 0.25 it fits as well and loses 2e-5.
       max_scale: M, > 1.
+
+    Raises:
+      ValueError: for scales outside these ranges.
 
     Reference:
       Kingma & Dhariwal (2018), Glow, https://arxiv.org/abs/1807.03039, whose scale has no lower bound

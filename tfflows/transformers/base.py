@@ -50,6 +50,10 @@ class Transformer(Record):
         This one, which then keeps the seam where it is, with slope 1; or if all are circular, one with the freedom that
         a circle leaves.
 
+        Args:
+          circular: `[D]` booleans, which of the numbers are.
+          bound: > 0, half the period.
+
         Raises:
           ValueError: if it has a seam, or turns all numbers round and some are not circular.
         """

@@ -50,13 +50,16 @@ class SumOfSquares(_Integral):
     From data to latent, z = c + integral_0^x (e + sum_k p_k(t)^2) / (e + 1) dt, with K polynomials p_k of degree r.
     The quadrature is exact.
 
-    Args:
-      n_polynomials: K.
-      degree: r.
-      bound: the polynomials act on [-bound, bound] of the data.
-      min_slope: e, about the least derivative.
-
     A number needs K (r + 1) + 1 parameters: c, and the coefficients in Chebyshev's polynomials of t / bound.
+
+    Args:
+      n_polynomials: K >= 1.
+      degree: r >= 0.
+      bound: > 0; the polynomials act on [-bound, bound] of the data.
+      min_slope: e > 0, about the least derivative.
+
+    Raises:
+      ValueError: for arguments outside these ranges.
 
     Reference:
       Jaini, Selby & Yu (2019), Sum-of-squares polynomial flow, https://arxiv.org/abs/1905.02325
@@ -80,6 +83,7 @@ class SumOfSquares(_Integral):
 
     @property
     def n_nodes(self) -> int:
+        """Nodes of the quadrature."""
         return self.degree + 1  # exact up to degree 2 n - 1
 
     def _log_slope(self, t, params):
@@ -109,14 +113,17 @@ class UMNN(_Integral):
     From data to latent, z = c + integral_0^x exp(softclip(net(t, signal))) dt. The net has weights of its own, one for
     all scalars; the signal that each scalar gets makes it another function. One instance belongs into one bijector.
 
-    Args:
-      n_signal: width of the signal.
-      hidden: widths of the integrand's hidden layers.
-      bound: the net acts on [-bound, bound] of the data.
-      n_nodes: nodes of the quadrature.
-      max_log_slope: bound of |log dz/dx|.
-
     A number needs n_signal + 1 parameters: c and the signal.
+
+    Args:
+      n_signal: width of the signal, >= 1.
+      hidden: widths of the integrand's hidden layers.
+      bound: > 0; the net acts on [-bound, bound] of the data.
+      n_nodes: nodes of the quadrature, >= 1.
+      max_log_slope: > 0, bound of |log dz/dx|.
+
+    Raises:
+      ValueError: for arguments outside these ranges.
 
     Reference:
       Wehenkel & Louppe (2019), Unconstrained monotonic neural networks, https://arxiv.org/abs/1908.05164

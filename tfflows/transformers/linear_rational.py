@@ -36,11 +36,14 @@ class LinearRationalSpline(Spline):
     and for t > l the same seen from the other end: t, l, r, q and a become 1 - t, 1 - l, 1 - r, 1 - q and b. The
     inverse is of the same kind, no root is needed, and every sum has positive terms.
 
-    The arguments are those of every `Spline`: n_bins, bound, min_bin, max_bin_ratio, min_slope, circular; and
-
-      min_fraction: l stays in [min_fraction, 1 - min_fraction].
-
     A number needs 4 K - 1 parameters, or 4 K if circular: for the widths, the heights, the slopes, the fractions l.
+
+    Args:
+      n_bins, bound, min_bin, max_bin_ratio, min_slope, circular: as in `RationalQuadraticSpline`.
+      min_fraction: in (0, 0.5); l stays in [min_fraction, 1 - min_fraction].
+
+    Raises:
+      ValueError: for arguments outside these ranges.
 
     Reference:
       Dolatabadi, Erfani & Leckie (2020), Invertible generative modeling using linear rational splines,

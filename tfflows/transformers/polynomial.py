@@ -23,12 +23,15 @@ class Bernstein(Monotonic):
 
     The derivative is a mean of the s_k = exp(p_k), so bounds of these bound it; both sums have positive terms only.
 
-    Args:
-      degree: n.
-      bound: the polynomial acts on [-bound, bound] of the data.
-      max_log_slope: bound of |p_k|.
-
     A number needs n + 1 parameters: the p_k, and the latent of the middle of the coefficients.
+
+    Args:
+      degree: n >= 1.
+      bound: > 0; the polynomial acts on [-bound, bound] of the data.
+      max_log_slope: > 0, bound of |p_k|.
+
+    Raises:
+      ValueError: for arguments outside these ranges.
 
     Reference:
       Ramasinghe, Fernando, Khan & Barnes (2021), Robust normalizing flows using Bernstein-type polynomials,

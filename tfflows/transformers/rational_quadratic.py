@@ -41,8 +41,22 @@ class RationalQuadraticSpline(Spline):
     The rational map is the inverse (data to latent, the direction that training runs);
     `forward` solves it for t, a quadratic equation.
 
-    The arguments are those of every `Spline`: n_bins, bound, min_bin, max_bin_ratio, min_slope, circular. A number
-    needs 3 K - 1 parameters, or 3 K if circular: for the widths, the heights, the slopes.
+    A number needs 3 K - 1 parameters, or 3 K if circular: for the widths, the heights, the slopes.
+
+    Args:
+      n_bins: K >= 1, the number of bins.
+      bound: > 0; the spline acts on [-bound, bound] on both sides.
+      min_bin: least width and height of a bin as a fraction of the interval, in [0, 1 / K). It decides the float32
+        accuracy of the round trip: rounding an x near `bound` moves t by 6e-8 / min_bin.
+      max_bin_ratio: > 1; no bin's free share is more than this times another's. Without this bound one bin can
+        shrink every other one to `min_bin`, and float32 loses digits in them.
+      min_slope: in (0, 1); slopes at the knots stay in [min_slope, 1 / min_slope].
+      circular: x and z are circular coordinates of period 2 * bound: values outside are
+        wrapped in, and the slopes at both ends are one and the same parameter. Otherwise the slope
+        there is 1, that of the tails, and the map has a continuous derivative everywhere.
+
+    Raises:
+      ValueError: for arguments outside these ranges.
 
     Reference:
       Durkan, Bekasov, Murray & Papamakarios (2019), Neural spline flows,
@@ -147,12 +161,12 @@ class FreeKnotSpline(Transformer):
 
     Args:
       n_knots: M >= 2.
-      bound: where the knots lie at zero parameters.
-      max_gap_ratio: no gap is more than this times longer or shorter than at zero parameters.
-      max_slope: slopes at the knots stay in [1 / max_slope, max_slope].
+      bound: > 0; knots lie on [-bound, bound] at zero parameters.
+      max_gap_ratio: > 1; no gap is more than this times longer or shorter than at zero parameters.
+      max_slope: > 1; slopes at the knots stay in [1 / max_slope, max_slope].
 
     Raises:
-      ValueError: for n_knots < 2 or bound <= 0.
+      ValueError: for arguments outside these ranges.
     """
 
     n_knots: int = 16
@@ -196,7 +210,12 @@ class FreeKnotSpline(Transformer):
         return float(np.log(self.max_slope))
 
     def parameters_of(self, x, z, slopes):
-        """The parameters, NumPy `[3 M, D]`, of knots at increasing x and z, with slopes dz/dx > 0, each `[M, D]`."""
+        """The parameters, NumPy `[3 M, D]`, of some knots.
+
+        Args:
+          x, z: increasing, `[M, D]` each.
+          slopes: dz/dx > 0, `[M, D]`.
+        """
         parts = []
         for knots in map(self.reachable, (x, z)):
             log_gaps = _unclip(np.log(np.diff(knots, axis=0) / self._gap), self._max_log_gap)

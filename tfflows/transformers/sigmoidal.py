@@ -43,13 +43,16 @@ class DeepSigmoid(Monotonic):
     numbers, W has one row and there is no U. Far out the map is linear. Its log-derivative is computed along with it,
     all in logarithms, so that no tail of a sigmoid is rounded to 0 or 1.
 
-    Args:
-      n_units: sigmoids in a layer.
-      n_layers: number of layers.
-      dense: whether layers pass on n_units numbers to the next.
-      max_log_scale: bound of the sum over the layers of |log a|, so of the logarithm of the greatest derivative.
-
     A layer needs 3 n_units parameters for a number, or n_units (2 + n_out + n_in) with W and U of those widths.
+
+    Args:
+      n_units: sigmoids in a layer, >= 1.
+      n_layers: number of layers, >= 1.
+      dense: whether layers pass on n_units numbers to the next.
+      max_log_scale: > 0, bound of the sum over the layers of |log a|, so of the logarithm of the greatest derivative.
+
+    Raises:
+      ValueError: for arguments outside these ranges.
 
     Reference:
       Huang, Krueger, Lacoste & Courville (2018), Neural autoregressive flows, https://arxiv.org/abs/1804.00779
@@ -116,11 +119,14 @@ class MixtureOfLogistics(Monotonic):
 
     From data to latent, z = 0.99 (exp(u) logit(sum_k w_k sigmoid((x - m_k) / s_k)) + t) + 0.01 x.
 
-    Args:
-      n_components: K, the number of logistic densities.
-      max_log_scale: bound of |log s_k| and of |u|.
-
     A number needs 3 K + 2 parameters: for the weights, the locations, the scales; then t and u.
+
+    Args:
+      n_components: K >= 1, the number of logistic densities.
+      max_log_scale: > 0, bound of |log s_k| and of |u|.
+
+    Raises:
+      ValueError: for arguments outside these ranges.
 
     Reference:
       Ho, Chen, Srinivas, Duan & Abbeel (2019), Flow++, https://arxiv.org/abs/1902.00275

@@ -42,7 +42,7 @@ class BinGradient(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Spline(Transformer):
-    """A monotonic spline on [-bound, bound], the identity outside, or circular.
+    """A monotonic spline on [-bound, bound], the identity outside, or circular; arguments: `RationalQuadraticSpline`.
 
     Its pieces map data to latents: that is the direction that training runs. Everything runs along the numbers, bin
     after bin, and the gradient of the search is written by hand: of each number it keeps the bin that holds it, where
@@ -50,18 +50,6 @@ class Spline(Transformer):
 
     A subclass implements the map in a bin. Of each number it is given 2 K parameters for widths and heights, K - 1
     (K if circular) for the slopes at the knots, and `n_inner` K of its own.
-
-    Args:
-      n_bins: K, the number of bins.
-      bound: the spline acts on [-bound, bound] on both sides.
-      min_bin: least width and height of a bin as a fraction of the interval. It decides the float32
-        accuracy of the round trip: rounding an x near `bound` moves t by 6e-8 / min_bin.
-      max_bin_ratio: no bin's free share is more than this times another's. Without this bound one bin can
-        shrink every other one to `min_bin`, and float32 loses digits in them.
-      min_slope: slopes at the knots stay in [min_slope, 1 / min_slope].
-      circular: x and z are circular coordinates of period 2 * bound: values outside are
-        wrapped in, and the slopes at both ends are one and the same parameter. Otherwise the slope
-        there is 1, that of the tails, and the map has a continuous derivative everywhere.
     """
 
     n_bins: int = 8

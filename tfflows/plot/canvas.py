@@ -1,0 +1,121 @@
+"""What pictures share: axes that need no screen, colours that differ in grey too, files that are whole."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+DATA, DRAWS = "0.35", "tab:orange"  # a dark and a light grey in black and white
+BAND = "0.85"
+DPI = 150
+STYLES = ("-", "--", ":", "-.")
+
+
+def module(name: str = "matplotlib"):
+    """A package that pictures need, imported when the first of them is drawn.
+
+    Raises:
+      ImportError: that says how to install it.
+    """
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(f"Expected {name} for pictures: pip install tfflows[plot]") from error
+
+
+def new_figure(size: tuple[float, float], figure=None):
+    """A figure of that size in inches, without pyplot, which would keep it and may want a screen; or the one given."""
+    return module("matplotlib.figure").Figure(figsize=size, layout="constrained") if figure is None else figure
+
+
+def new_axes(ax=None, size: tuple[float, float] = (5.0, 4.0)):
+    """Axes of a new figure, or the ones given."""
+    module()
+    return new_figure(size).subplots() if ax is None else ax
+
+
+def save(drawn, path: str | Path | None, dpi: int = DPI) -> None:
+    """Writes the whole figure of `drawn`, a figure or axes; the path's ending says how, None writes nothing."""
+    if path is not None:
+        figure = getattr(drawn, "figure", None) or drawn
+        figure.canvas.figure.savefig(path, dpi=dpi)
+
+
+def pixels(drawn) -> np.ndarray:
+    """The whole figure of `drawn` as uint8 `[H, W, 3]`."""
+    figure = (getattr(drawn, "figure", None) or drawn).canvas.figure
+    canvas = module("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def write_gif(frames: Sequence[np.ndarray], path: str | Path, seconds: Sequence[float]) -> Path:
+    """A GIF of frames uint8 `[H, W, 3]`, each shown so long, over and over. The file appears whole or not at all."""
+    from PIL import Image
+
+    path = gif_path(path)
+    pictures = [Image.fromarray(frame) for frame in frames]
+    # One palette for all frames, else still parts flicker.
+    palette = pictures[0].quantize(128)
+    pictures = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        whole = Path(folder) / "whole.gif"
+        milliseconds = [round(1000.0 * s) for s in seconds]
+        pictures[0].save(whole, save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
+        whole.replace(path)
+    return path
+
+
+def gif_path(path: str | Path) -> Path:
+    """The path of a GIF.
+
+    Raises:
+      ValueError: if it has another ending.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".gif":
+        raise ValueError(f"Expected a path ending in .gif; got {path}.")
+    return path
+
+
+def with_units(labels: Sequence[str], units: Sequence[str | None] | None) -> list[str]:
+    """Labels with units in brackets, where there are any."""
+    if units is None:
+        return list(labels)
+    if isinstance(units, str) or len(units) != len(labels):
+        raise ValueError(f"Expected a unit, or None, for each of {len(labels)} columns; got {units!r}.")
+    return [f"{label} [{unit}]" if unit else label for label, unit in zip(labels, units, strict=True)]
+
+
+def names(labels: Sequence[str] | None, n: int, default: Sequence[str] | None = None) -> list[str]:
+    """Labels of n columns: as given, by default, or x0, x1, ..."""
+    if labels is None:
+        return [f"x{i}" for i in range(n)] if default is None else list(default)
+    labels = [labels] if isinstance(labels, str) else [str(label) for label in labels]
+    if len(labels) != n:
+        raise ValueError(f"Expected a label for each of {n} columns; got {labels}.")
+    return labels
+
+
+def per_cent(share: float) -> str:
+    """0.5 as '50 %'."""
+    return f"{100.0 * share:.4g} %"
+
+
+def check_level(level: float, what: str = "level") -> float:
+    """Raises unless it is in (0, 1)."""
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"Expected {what} in (0, 1); got {level}.")
+    return float(level)
+
+
+def check_count(n: int, what: str, least: int = 1) -> int:
+    """Raises unless it is a whole number, at least `least`."""
+    if isinstance(n, bool) or int(n) != n or n < least:
+        raise ValueError(f"Expected {what} >= {least}, a whole number; got {n}.")
+    return int(n)
