@@ -20,6 +20,7 @@ ORDER = [
     "bijectors",
     "domains",
     "bases",
+    "replicas",
     "losses",
     "latents",
     "rows",
