@@ -104,7 +104,7 @@ class SteppingModel(keras.Model):
         return {name: result[tf.newaxis] for name, result in results.items()} if replicas.are_workers() else results
 
     def _maybe_symbolic_build(self, *args, **kwargs):
-        """Keras would find out what is to be built by adding up the replicas' parts of a batch; all is built already."""
+        """Keras would add up the replicas' parts of a batch to see what is to be built; all is built already."""
 
     @property
     def metrics(self):
