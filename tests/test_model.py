@@ -154,6 +154,26 @@ def test_inside_another_keras_model(conditional, tmp_path):
     )
 
 
+def test_draws_inside_another_keras_model(conditional):
+    """As the posterior of a variational autoencoder: gradients reach the weights and the context, draws are new."""
+
+    @tf.function
+    def draw(context):
+        with tf.GradientTape() as tape:
+            tape.watch(context)
+            z, log_prob = conditional.sample_and_log_prob(3, context)
+            loss = tf.reduce_sum(z**2) + tf.reduce_sum(log_prob)
+        return z, log_prob, tape.gradient(loss, [context, *conditional.trainable_weights])
+
+    context = tf.constant(CONTEXT[:5])
+    z, log_prob, gradients = draw(context)
+    assert z.shape == (3, 5, 2)
+    assert all(g is not None and np.any(g != 0.0) for g in gradients)
+    expected = [conditional.log_prob(z[i], context) for i in range(3)]
+    np.testing.assert_allclose(log_prob, expected, atol=1e-3)
+    assert np.all(draw(context)[0] != z)
+
+
 def test_distribution(fitted, conditional):
     distribution = fitted.distribution()
     np.testing.assert_allclose(distribution.log_prob(X), fitted.log_prob(X), atol=1e-4)

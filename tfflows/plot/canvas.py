@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 DATA, DRAWS = "0.35", "tab:orange"  # a dark and a light grey in black and white
+CURVE = "#b04a00"  # of draws and flows too: a line on the pale grey that areas of data and bands have
 BAND = "0.85"
 DPI = 150
 STYLES = ("-", "--", ":", "-.")

@@ -140,7 +140,7 @@ def _histograms(axis, column, sets, limits, bins, truth):
         heights = np.histogram(each.rows, edges, weights=each.weights)[0].astype(np.float64)
         heights /= max(np.sum(heights * np.diff(edges)), 1e-300)
         if each.is_first:
-            axis.stairs(heights, edges, color=each.colour, linewidth=1.6, label=each.name)
+            axis.stairs(heights, edges, color=canvas.CURVE, linewidth=1.6, label=each.name)
         else:
             axis.stairs(heights, edges, fill=True, color=each.colour, alpha=0.45, label=each.name)
     if truth is not None:
@@ -168,7 +168,7 @@ def _pair(axis, columns, sets, limits, masses, bins):
                 plot_density=False,
                 no_fill_contours=True,
                 data_kwargs={"color": each.colour, "alpha": 0.25},
-                contour_kwargs={"colors": each.colour, "linewidths": 1.4, "zorder": 3},
+                contour_kwargs={"colors": canvas.CURVE, "linewidths": 1.4, "zorder": 3},
             )
             continue
         points = each.points()

@@ -122,7 +122,7 @@ def _draw_one(ax, subject, places, x, units):
             # Heights are those of all data, also of those outside.
             heights = np.histogram(_wrapped(x[:, 0], subject.domain[0]), bins)[0] / (len(x) * np.diff(bins))
             ax.stairs(heights, bins, fill=True, color=canvas.DATA, alpha=0.45, label="data")
-        ax.plot(places, found, color=canvas.DRAWS, linewidth=1.8, label="flow")
+        ax.plot(places, found, color=canvas.CURVE, linewidth=1.8, label="flow")
         ax.set_ylabel(_density_label(subject, units))
     ax.set_ylim(bottom=0.0)
     if x is not None:

@@ -193,7 +193,7 @@ def coverage(
         ax.fill_between(at, low, high, color=canvas.BAND, linewidth=0, label=f"{canvas.per_cent(level)} if right")
         ax.plot([0.0, 1.0], [0.0, 1.0], ":", color="black", linewidth=1.0)
     style = canvas.STYLES[max(0, len(ax.lines) - 1) % len(canvas.STYLES)]
-    colour = (canvas.DRAWS, "black", "tab:blue", "0.45")[max(0, len(ax.lines) - 1) % 4]
+    colour = (canvas.CURVE, "black", "tab:blue", "0.45")[max(0, len(ax.lines) - 1) % 4]
     levels = np.concatenate([[0.0], np.sort(u), [1.0]])
     ax.plot(levels, np.linspace(0.0, 1.0, len(levels)), style, color=colour, linewidth=1.8, label=label)
     ax.set(xlabel="mass of the highest-density region", ylabel="share of the data in it", xlim=(0, 1), ylim=(0, 1))
@@ -239,7 +239,7 @@ def _histogram(axis, u, bins: int, level: float) -> None:
     low, high = stats.binom.interval(1.0 - (1.0 - level) / bins, len(u), 1.0 / bins)
     axis.axhspan(low, high, color=canvas.BAND, linewidth=0, zorder=0)
     axis.axhline(len(u) / bins, color="black", linestyle=":", linewidth=1.0, zorder=1)
-    axis.stairs(counts, edges, color=canvas.DRAWS, linewidth=1.6, zorder=2)
+    axis.stairs(counts, edges, color=canvas.CURVE, linewidth=1.6, zorder=2)
     axis.set(xlim=(0.0, 1.0), ylim=(0.0, 1.08 * max(high, counts.max())))
 
 
@@ -279,9 +279,9 @@ def _qq(axis, z, quantile, level: float) -> None:
     axis.fill_betweenx(expected, left, right, color=canvas.BAND, linewidth=0, zorder=0)
     axis.plot(ends, ends, ":", color="black", linewidth=1.0, zorder=1)
     inside = np.clip(values, *window)
-    axis.plot(quantile(p), inside, "-", color=canvas.DRAWS, linewidth=1.6, zorder=2)
+    axis.plot(quantile(p), inside, "-", color=canvas.CURVE, linewidth=1.6, zorder=2)
     far = values != inside  # what is farther out, at the edge
-    axis.plot(quantile(p)[far], inside[far], "^", color=canvas.DRAWS, markersize=4, zorder=3)
+    axis.plot(quantile(p)[far], inside[far], "^", color=canvas.CURVE, markersize=4, zorder=3)
     axis.set(xlim=(ends[0] - 0.2 * margin, ends[1] + 0.2 * margin))
     axis.set_ylim(min(ends[0], inside.min()) - 0.3 * margin, max(ends[1], inside.max()) + 0.3 * margin)
     axis.set_xlabel("quantile of the base", fontsize="small")
