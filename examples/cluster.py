@@ -23,8 +23,8 @@ import numpy as np
 BATCH = 2048  # rows of all workers together
 
 
-def launch(n_workers: int, arguments: list[str]) -> int:
-    """Starts the workers here; returns the first exit code that is not 0. If one dies the others are ended."""
+def launch(n_workers: int, command: list[str]) -> int:
+    """Runs the command in each worker, here; if one fails the others are ended. Returns its exit code, else 0."""
     listening = [socket.create_server(("localhost", 0)) for _ in range(n_workers)]
     addresses = [f"localhost:{server.getsockname()[1]}" for server in listening]
     for server in listening:
@@ -33,7 +33,7 @@ def launch(n_workers: int, arguments: list[str]) -> int:
     for index in range(n_workers):
         config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
         environment = dict(os.environ, TF_CONFIG=json.dumps(config))
-        processes.append(subprocess.Popen([sys.executable, __file__, *arguments], env=environment))
+        processes.append(subprocess.Popen(command, env=environment))
     code = None
     while code is None:
         time.sleep(0.2)
@@ -97,4 +97,4 @@ if __name__ == "__main__":
         work(chosen.output, quick=chosen.quick)
     else:
         write_data(chosen.output / "shards", 8_192 if chosen.quick else 400_000, 4)
-        sys.exit(launch(chosen.workers, sys.argv[1:]))
+        sys.exit(launch(chosen.workers, [sys.executable, *sys.argv]))

@@ -1,8 +1,9 @@
-"""What `test_distribute.py` runs in processes of its own: fits, whose histories and weights are printed as JSON."""
+"""What `test_distribute.py` runs in processes of its own: fits, whose histories and weights are written as JSON."""
 
 import json
 import os
 import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -42,13 +43,13 @@ def mirrored(tf):
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
-def worker(index, ports):
-    cluster = {"worker": [f"localhost:{port}" for port in ports]}
-    os.environ["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
-    return lambda tf: tf.distribute.MultiWorkerMirroredStrategy()
-
+STRATEGIES = {
+    "one": lambda tf: tf.distribute.get_strategy(),
+    "mirrored": mirrored,
+    "worker": lambda tf: tf.distribute.MultiWorkerMirroredStrategy(),
+}
 
 if __name__ == "__main__":
-    kind, *rest = sys.argv[1:]
-    strategy_of = {"one": lambda tf: tf.distribute.get_strategy(), "mirrored": mirrored}.get(kind)
-    print(json.dumps(fits(strategy_of or worker(int(rest[0]), json.loads(rest[1])))))
+    kind, folder = sys.argv[1:]
+    index = json.loads(os.environ.get("TF_CONFIG", '{"task": {"index": 0}}'))["task"]["index"]
+    Path(folder, f"{kind}{index}.json").write_text(json.dumps(fits(STRATEGIES[kind])))

@@ -1,8 +1,6 @@
 """Under a distribution strategy a fit is that of one device with whole batches."""
 
 import json
-import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,24 +8,34 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
+FITS = [sys.executable, str(ROOT / "tests" / "distributed.py")]
 
 
-def start(*arguments):
-    settings = dict(os.environ, PYTHONPATH=str(HERE.parent), TF_CPP_MIN_LOG_LEVEL="3", TF_NUM_INTRAOP_THREADS="1")
-    command = [sys.executable, HERE / "distributed.py", *map(str, arguments)]
-    return subprocess.Popen(command, env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def result(process):
-    out, error = process.communicate(timeout=300)
-    assert process.returncode == 0, error[-3000:]
-    return json.loads(out.splitlines()[-1])
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    for name, value in (("PYTHONPATH", str(ROOT)), ("TF_CPP_MIN_LOG_LEVEL", "3"), ("TF_NUM_INTRAOP_THREADS", "1")):
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture(scope="module")
-def one():
-    return result(start("one"))
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("fits")
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    import cluster
+
+    return cluster
+
+
+def result(folder, kind, index=0):
+    path = folder / f"{kind}{index}.json"
+    if not path.exists():
+        subprocess.run([*FITS, kind, str(folder)], check=True, timeout=300)
+    return json.loads(path.read_text())
 
 
 def check_equal(found, expected):
@@ -39,16 +47,17 @@ def check_equal(found, expected):
             np.testing.assert_allclose(w, v, atol=1e-5, err_msg=name)
 
 
-def test_mirrored_replicas(one):
-    check_equal(result(start("mirrored")), one)
+def test_mirrored_replicas(folder):
+    check_equal(result(folder, "mirrored"), result(folder, "one"))
 
 
-def test_two_workers(one):
-    sockets = [socket.create_server(("localhost", 0)) for _ in range(2)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    workers = [start("worker", i, json.dumps(ports)) for i in range(2)]
-    found = [result(process) for process in workers]
-    check_equal(found[0], found[1])
-    check_equal(found[0], one)
+def test_two_workers(folder, cluster):
+    assert cluster.launch(2, [*FITS, "worker", str(folder)]) == 0
+    for index in range(2):
+        check_equal(result(folder, "worker", index), result(folder, "one"))
+
+
+def test_a_dead_worker_ends_the_others(cluster):
+    """They would wait for it."""
+    code = "import json, os, time; time.sleep(600) if json.loads(os.environ['TF_CONFIG'])['task']['index'] else exit(3)"
+    assert cluster.launch(2, [sys.executable, "-c", code]) == 3
