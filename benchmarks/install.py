@@ -37,7 +37,7 @@ USES = {
     + "subprocess.run([BIN + '/tfflows', 'score', 'flow.keras', 'x.npy', '--out', 'scored.csv'], check=True)\n"
     + "assert open('scored.csv').readline().strip().endswith('log_prob')",
     "clouds": "from tfflows import clouds, datasets, plot\nx, _ = datasets.shapes(8, n_points=32, seed=0)\n"
-    "print(clouds.evaluate(x[:4], x[4:], distance='emd')); plot.clouds(x, path='x.png')",
+    "print(clouds.evaluate(x[:4], x[4:], clouds.earth_movers)); plot.clouds(x, path='x.png')",
     "plot": FIT + "from tfflows import plot\nplot.density(flow, x, path='x.png'); plot.corner(x, path='corner.png')",
     "litert": FIT + "from tfflows import export\nflow.export('f.tflite', 'litert')\n"
     "assert export.runner('f.tflite')('log_prob', x=x[:2].astype('float32'))['log_prob'].shape == (2,)",
