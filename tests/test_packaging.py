@@ -51,6 +51,7 @@ def test_it_works_without_any_extra(tmp_path):
     assert (tmp_path / "flow.keras").exists()
     refused = [line for line in done.stdout.splitlines() if line.startswith("refused")]
     assert len(refused) == 2
+    assert all("pip install tfflows[" in line for line in refused)
 
 
 def test_documents_are_well_typed(tmp_path):
