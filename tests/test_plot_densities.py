@@ -194,6 +194,8 @@ def test_whole_numbers_have_bars_and_cells():
     assert heights.sum() == pytest.approx(1.0, abs=0.02)
     np.testing.assert_allclose(ax.lines[0].get_ydata(), [np.mean(counts == k) for k in range(13)])
     assert ax.get_ylabel() == "probability"
+    left, right = plot.density(flow, counts).get_xlim()
+    assert (left, right % 1.0) == (-0.5, 0.5)  # no bar is cut
     table = np.concatenate([counts, rng.normal(size=(300, 1))], axis=1)
     domain = [*domain, Domain.real()]
     flow = plain(RealNVP(2, n_layers=1, hidden=(4,)), domain=domain, x=table, spread=0.0)
