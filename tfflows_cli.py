@@ -96,6 +96,10 @@ def command(function):
 
 
 def _report(function, options):
+    for name, what in (("model", "a model file"), ("data", "a file of data")):  # a typing error need not wait
+        path = options.get(name)
+        if path is not None and not path.exists():
+            raise ValueError(f"Expected {what}; got {path}, which does not exist.")
     with Console(stderr=True).status("Loading TensorFlow ..."):
         from tfflows.cli.console import noted_warnings
     with noted_warnings():
@@ -286,7 +290,9 @@ def encode(
 def export(
     model: Model,
     out: Annotated[Path, typer.Option("--out", "-o", help="A .tflite file, or a folder for a SavedModel.")],
-    format: Annotated[str, typer.Option(help="litert or tf_saved_model.")] = "litert",
+    format: Annotated[
+        str | None, typer.Option(help="litert or tf_saved_model; by default litert for a .tflite file.")
+    ] = None,
     weights: Annotated[str, typer.Option(help="Of litert: float32, float16 or int8.")] = "float32",
     force: Force = False,
     as_json: Json = False,

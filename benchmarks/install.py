@@ -16,8 +16,8 @@ import sys
 import tempfile
 import time
 import venv
-from importlib import metadata
 
+import tomllib
 from peers import RESULTS, ROOT, machine, write_results
 
 FIT = """
@@ -88,7 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--extras", help="only these, with commas between")
     chosen = parser.parse_args().extras
-    named = set(metadata.metadata("tfflows").get_all("Provides-Extra"))
+    named = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
     if named - {"test"} != set(USES) - {""}:
         raise SystemExit(f"Expected a use of each extra {sorted(named)}; got {sorted(USES)}.")
     rows = []

@@ -105,6 +105,16 @@ def test_without_the_extra_it_says_so():
     assert "pip install 'tfflows[cli]'" in result.stderr
 
 
+def test_a_missing_file_needs_no_tensorflow():
+    code = (
+        "import sys; sys.modules['tfflows'] = None; sys.argv[1:] = ['score', 'none.keras', 'none.csv']; "
+        "import tfflows_cli; tfflows_cli.main()"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "Expected a model file; got none.keras, which does not exist." in result.stderr
+
+
 def test_usage_errors_are_2():
     run("fit", code=2)
     run("sample", "model.keras", "--out", "x.csv", "-n", "0", code=2)
@@ -546,6 +556,9 @@ def test_export(folder, plain, tmp_path):
     out, _ = run("export", plain, "--out", tmp_path / "m.tflite", "--json")
     assert json.loads(out)["columns"] == ["x0", "x1"]
     assert "--force" in refused("export", plain, "--out", tmp_path / "m.tflite")
+    run("export", plain, "--out", tmp_path / "saved")
+    assert (tmp_path / "saved" / "saved_model.pb").exists()
+    assert "or a folder for a SavedModel" in refused("export", plain, "--out", tmp_path / "m.onnx")
     assert "tf_saved_model" in refused("export", plain, "--out", tmp_path / "m2.tflite", "--format", "onnx")
 
 

@@ -146,8 +146,8 @@ def test_one_cloud_alone_has_no_other_to_be_near(rng):
 def test_what_is_missing_is_named(monkeypatch):
     x = np.zeros([2, 3])
     monkeypatch.setitem(sys.modules, "ot", None)
-    with pytest.raises(ImportError, match=r"Expected POT .*: pip install tfflows\[clouds\]"):
+    with pytest.raises(ImportError, match=r"Expected POT .*: pip install 'tfflows\[clouds\]'"):
         clouds.earth_movers(x, x)
     monkeypatch.setitem(sys.modules, "scipy.spatial", None)
-    with pytest.raises(ImportError, match=r"Expected SciPy .*: pip install tfflows\[clouds\]"):
+    with pytest.raises(ImportError, match=r"Expected SciPy .*: pip install 'tfflows\[clouds\]'"):
         clouds.chamfer(x, x)

@@ -505,5 +505,5 @@ def test_a_folder_that_is_none(tmp_path, monkeypatch):
         datasets.point_clouds(tmp_path / "nowhere", 10)
     BOX.export(tmp_path / "good.off")
     monkeypatch.setitem(sys.modules, "trimesh", None)
-    with pytest.raises(ImportError, match=r"Expected trimesh to read meshes: pip install tfflows\[clouds\]"):
+    with pytest.raises(ImportError, match=r"Expected trimesh to read meshes: pip install 'tfflows\[clouds\]'"):
         datasets.point_clouds(tmp_path, 10)

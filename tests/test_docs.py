@@ -15,7 +15,6 @@ from urllib.parse import urlparse
 import griffe
 import numpy as np
 import pytest
-import tensorflow as tf
 from markdown.extensions.toc import slugify
 
 import tfflows
@@ -252,12 +251,3 @@ def test_names_for_users_of_other_libraries_exist():
             assert set(re.findall(r"(\w+)=", arguments)) <= set(known), row
             n_names += 1
     assert n_names > 100
-
-
-@pytest.mark.usefixtures("without_xla")
-def test_what_does_not_distribute_yet():
-    """docs/how_to/distribute.md says so; whoever mends it changes both."""
-    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
-        flow = FlowModel(RealNVP(2, n_layers=1, hidden=(8,)))
-    with pytest.raises(TypeError, match="MirroredVariable"):
-        flow.fit(np.zeros((8, 2)), epochs=1)

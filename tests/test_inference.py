@@ -84,6 +84,8 @@ def test_results_are_kept_and_convert(result, tmp_path):
     data = result.to_arviz()
     np.testing.assert_allclose(data.posterior["a"].mean(), result.mean()[0], rtol=1e-5)
     assert [row["name"] for row in result.summary()] == ["a", "b"]
+    assert repr(result).startswith("Result(a = ")
+    assert len(repr(result)) < 200
 
 
 @pytest.mark.usefixtures("without_xla", "quick_samplers")

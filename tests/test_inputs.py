@@ -39,7 +39,7 @@ DATA = [
     (tf.constant(bad_rows(X, 3)), "got NaN or inf in 1 rows: 3"),
     (X.astype(str), "Expected numbers in x; got dtype"),
     (X + 1j, "Expected numbers in x; got dtype complex"),
-    (pd.DataFrame({"a": X[:, 0], "b": ["text"] * 50}), "Expected numbers in x"),
+    (pd.DataFrame({"a": X[:, 0], "b": ["text"] * 50}), "Expected numbers in (x|column 'b')"),
 ]
 
 

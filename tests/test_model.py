@@ -506,6 +506,8 @@ def test_dtype_policies(name, jit_compile):
 def test_constructor_errors():
     with pytest.raises(ValueError, match="Expected a bijector of tfflows"):
         FlowModel(tfp.bijectors.Exp())
+    with pytest.raises(ValueError, match=r"such as RealNVP\(3\) for 3 columns; got 'realnvp'"):
+        FlowModel("realnvp")
     with pytest.raises(ValueError, match="event shape"):
         FlowModel(tff.Chain([tfp.bijectors.Exp()]))
     with pytest.raises(ValueError, match=r"Expected a base of event shape \(2,\); got \(3,\)"):

@@ -261,6 +261,16 @@ def test_corner_has_contours_of_the_stated_mass(tmp_path):
     assert (tmp_path / "c.png").stat().st_size > 5000
 
 
+def test_corner_has_the_names_of_a_frame():
+    figure = plot.corner(X, pd.DataFrame(X, columns=["a", "b"]))
+    assert figure.axes[2].get_ylabel() == "b"
+
+
+def test_corner_of_a_flow_says_what_it_takes(gaussian):
+    with pytest.raises(ValueError, match=r"such as flow\.sample\(5000\); got a flow"):
+        plot.corner(gaussian, X)
+
+
 def test_corner_of_weighted_samples():
     """Uniform samples weighted by a normal density are normal."""
     rng = np.random.default_rng(2)
@@ -509,5 +519,5 @@ def test_missing_packages_are_named(monkeypatch, gaussian):
     ):
         with monkeypatch.context() as context:
             context.setitem(sys.modules, name, None)
-            with pytest.raises(ImportError, match=rf"Expected {name} for pictures: pip install tfflows\[plot\]"):
+            with pytest.raises(ImportError, match=rf"Expected {name} for pictures: pip install 'tfflows\[plot\]'"):
                 make()

@@ -153,7 +153,7 @@ def test_bad_arguments():
 
 
 def test_page_write_your_own_bijector(capsys):
-    text = (Path(__file__).parents[1] / "docs" / "write_your_own_bijector.md").read_text()
+    text = (Path(__file__).parents[1] / "docs" / "how_to" / "write_your_own_bijector.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     own = [line for line in blocks[0].split("class Stretch")[1].splitlines() if line.strip()]
     assert len(own) <= 20

@@ -146,6 +146,12 @@ class Inputs:
         weight = None if weight is None else self._weight(weight, len(x))
         return Rows(x, None if context is None else np.asarray(context), weight)
 
+    def adapt_rows(self, x, context=None, weight=None) -> Rows:
+        """The rows, of positive weight, to set data-dependent parts from."""
+        if not isinstance(x, tf.data.Dataset):
+            return self.rows(x, context, weight).positive()
+        return sampled_rows(self.dataset(x, context, weight, 1), ADAPT_ROWS, self.check_domain)
+
     def dataset(self, x, context, weight, batch_size: int) -> tf.data.Dataset:
         """Batches for `fit` and `evaluate`, unshuffled, from arrays or from a user's dataset."""
         check_batch_size(batch_size)
@@ -262,6 +268,35 @@ def first_rows(dataset: tf.data.Dataset, n_rows: int) -> Rows:
     for name in merged.keys() & {"x", "context"}:
         check_finite(merged[name], f"the dataset's {name}")
     return Rows(merged["x"], merged.get("context"), None)
+
+
+def sampled_rows(dataset: tf.data.Dataset, n_rows: int, check: Callable, seed: int = 0) -> Rows:
+    """`n_rows` rows of positive weight, each as likely as any other, of a dataset of dicts, which is read once.
+
+    Args:
+      check: raises for x that is where there are no data.
+    """
+    rng, kept, keys = np.random.default_rng(seed), None, np.empty(0)
+    for i, batch in enumerate(dataset.as_numpy_iterator()):
+        batch = {name: value[batch["weight"] > 0.0] for name, value in batch.items()}
+        for name in batch.keys() & {"x", "context"}:
+            check_finite(batch[name], f"{name} of the dataset's batch {i}")
+        check(batch["x"], f"x of the dataset's batch {i}")
+        # Rows of the least random keys are a sample without replacement, however they come in batches.
+        new = rng.random(len(batch["x"]))
+        if len(keys) == n_rows:
+            near = new < keys.max()
+            batch, new = {name: value[near] for name, value in batch.items()}, new[near]
+        kept = batch if kept is None else {name: np.concatenate([kept[name], batch[name]]) for name in kept}
+        keys = np.concatenate([keys, new])
+        limit = min(n_rows, max(1, int(ADAPT_BYTES * len(keys) / max(1, sum(value.nbytes for value in kept.values())))))
+        if len(keys) > limit:
+            least = np.sort(np.argpartition(keys, limit)[:limit])
+            kept, keys = {name: value[least] for name, value in kept.items()}, keys[least]
+    if len(keys) == 0:
+        raise ValueError("Expected at least one row of data in the dataset; got none.")
+    weight = kept["weight"] if np.any(kept["weight"] != 1.0) else None
+    return Rows(kept["x"], kept.get("context"), weight)
 
 
 def check_enough(rows: Rows, n_dim: int | None) -> None:

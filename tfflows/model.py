@@ -73,7 +73,8 @@ class FlowModel(ByLatents, Density):
     ):
         if not isinstance(bijector, Bijector):
             raise ValueError(
-                f"Expected a bijector of tfflows; got {bijector!r}. A stock TFP one goes inside a `Chain`."
+                f"Expected a bijector of tfflows, such as RealNVP(3) for 3 columns; got {bijector!r}. A stock TFP one "
+                "goes inside a `Chain`."
             )
         if bijector.event_shape is None:
             raise ValueError("Expected a bijector that knows its event shape, which no part of this one does.")

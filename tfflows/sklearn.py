@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+try:
+    from sklearn.base import BaseEstimator, DensityMixin
+    from sklearn.utils import check_random_state
+    from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+except ImportError as error:
+    raise ImportError(f"Expected scikit-learn >= 1.6: pip install 'tfflows[sklearn]'; got: {error}") from error
+
 from tfflows import frames, presets
 from tfflows.bijectors import Bijector
 from tfflows.callbacks import default_optimizer
 from tfflows.domains import Domain
 from tfflows.model import FlowModel
 from tfflows.randomness import seeded
-
-try:
-    from sklearn.base import BaseEstimator, DensityMixin
-    from sklearn.utils import check_random_state
-    from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
-except ImportError as error:
-    raise ImportError("Expected scikit-learn, 1.6 or later: pip install tfflows[sklearn]") from error
 
 if TYPE_CHECKING:
     import pandas as pd

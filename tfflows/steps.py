@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfflows import replicas
 from tfflows.losses import NegativeLogLikelihood, weighted_mean
 from tfflows.randomness import training_randomness
 
@@ -43,12 +44,16 @@ class SteppingModel(keras.Model):
         weights, state = self.trainable_weights, self._moving_state()
         before = [tf.identity(variable.value) for variable in state]
         # The gradient is inside too: what it computes again must draw the same numbers.
-        with training_randomness(tf.stack([self._seed, tf.cast(self.optimizer.iterations, tf.int32)])):
+        seed = tf.stack([self._seed + replicas.index(), tf.cast(self.optimizer.iterations, tf.int32)])
+        share = replicas.share(weight)
+        with training_randomness(seed):
             with tf.GradientTape() as tape:
                 loss = weighted_mean(self.flow_loss(self, x, context), weight)
-                objective = tf.add_n([loss, *(tf.cast(extra, loss.dtype) for extra in self.losses)])
+                extras = [tf.cast(extra, loss.dtype) / replicas.count() for extra in self.losses]
+                objective = tf.add_n([loss * share, *extras])
                 scaled = self.optimizer.scale_loss(objective)
             gradients = tape.gradient(scaled, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        objective, gradients = replicas.total((objective, [tf.convert_to_tensor(g) for g in gradients]))
         # A bad step must not reach the weights: it is left out, its loss is shown as NaN, and the callback
         # StopOnNonFinite ends the fit.
         finite = tf.math.is_finite(objective + tf.linalg.global_norm(gradients))
@@ -59,14 +64,16 @@ class SteppingModel(keras.Model):
 
     def _moving_state(self):
         """What context nets set by themselves as they train, such as the statistics of a `BatchNormalization`."""
-        if self.distribute_strategy.num_replicas_in_sync > 1:  # replicas may not restore what they share
+        if replicas.count() > 1:  # they may not restore what they share
             return []
         nets = [flow.context_net for flow in self._flows() if flow.context_net is not None]
         return [variable for net in nets for variable in net.non_trainable_weights]
 
     def _apply_if(self, finite, gradients, weights):
-        if self.distribute_strategy.num_replicas_in_sync > 1:  # replicas may not meet inside a cond
-            gradients = [tf.where(finite, g, tf.zeros_like(g)) for g in gradients]
+        if replicas.count() > 1:  # they may not meet inside a cond
+            gradients = replicas.clipped([tf.where(finite, g, tf.zeros_like(g)) for g in gradients], self.optimizer)
+            # The optimizer sums what all replicas have, which is the same.
+            gradients = [g / replicas.count() for g in gradients]
             self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
             return
         tf.cond(
@@ -92,7 +99,12 @@ class SteppingModel(keras.Model):
     def _track(self, loss, weight):
         for metric, unit in self._trackers():
             metric.update_state(loss / unit, sample_weight=tf.reduce_sum(weight))
-        return {metric.name: metric.result() for metric in self.metrics}
+        results = {metric.name: metric.result() for metric in self.metrics}
+        # Of several workers Keras takes the mean along the first axis, which a number has none of.
+        return {name: result[tf.newaxis] for name, result in results.items()} if replicas.are_workers() else results
+
+    def _maybe_symbolic_build(self, *args, **kwargs):
+        """Keras would add up the replicas' parts of a batch to see what is to be built; all is built already."""
 
     @property
     def metrics(self):

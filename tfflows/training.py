@@ -56,6 +56,8 @@ class TrainableModel(SteppingModel):
         """Whether `fit` and all verbs are compiled by XLA: as `compile` was told, or as is faster here."""
         if self.xla_wanted is not None:
             return bool(self.xla_wanted)
+        if self.distribute_strategy.num_replicas_in_sync > 1:  # XLA would look for all variables on one device
+            return False
         layers = self._flatten_layers()
         if not all(layer.supports_jit for layer in layers):  # as Keras' own random zooms do not
             return False
@@ -116,14 +118,14 @@ class TrainableModel(SteppingModel):
         """Sets what is taken from data without gradients (Standardize, ActNorm). The first `fit` calls it.
 
         Args:
-          x, context, sample_weight: as in `fit`.
+          x, context, sample_weight: as in `fit`. Of a `tf.data.Dataset` all rows are read once and checked, and 100,000
+            at random are used; `fit` by itself takes the first ones.
           verbose: 1 to show the progress of what takes long, else 0.
 
         Raises:
           ValueError: for data that do not fit the flow.
         """
-        rows = self.accepts.rows(x, context, sample_weight)
-        self._adapt(rows.positive(), verbose)
+        self._adapt(self.accepts.adapt_rows(x, context, sample_weight), verbose)
 
     def fit(
         self,
@@ -198,10 +200,11 @@ class TrainableModel(SteppingModel):
             self._adapt(rows, 1 if verbose == "auto" else verbose)
         if automatic and not self.trainable_weights:  # `adapt` was all there is to it
             automatic, epochs = False, 1
-        if not self.compiled:
-            self.compile(default_optimizer(averaged=automatic))
-        if not self.optimizer.built:  # in the first step, its new variables would make TensorFlow trace twice
-            self.optimizer.build(self.trainable_variables)
+        with self.distribute_strategy.scope():
+            if not self.compiled:
+                self.compile(default_optimizer(averaged=automatic))
+            if not self.optimizer.built:  # in the first step, its new variables would make TensorFlow trace twice
+                self.optimizer.build(self.trainable_variables)
         callbacks = tf.nest.flatten(callbacks or [])
         dataset = self._choose_loop(data, callbacks, steps_per_epoch)
         n_steps = steps_per_epoch or int(dataset.cardinality())

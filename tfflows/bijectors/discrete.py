@@ -97,7 +97,7 @@ class Frequencies(Bijector):
 
     @property
     def needs_adapt(self):
-        return float(self._shares.adapted) == 0.0
+        return not self._shares.is_adapted
 
     def adapt(self, x, context=None, *, sample_weight=None, verbose=0):
         bins = np.floor(np.asarray(x) + 0.5).astype(np.int64) - self._low

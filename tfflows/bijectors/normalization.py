@@ -34,7 +34,7 @@ class _Normalization(Bijector):
 
     @property
     def needs_adapt(self):
-        return float(self._statistics.adapted) == 0.0
+        return not self._statistics.is_adapted
 
     @property
     def enough_rows(self):
@@ -166,7 +166,7 @@ class Whiten(Bijector):
 
     @property
     def needs_adapt(self):
-        return float(self._map.adapted) == 0.0
+        return not self._map.is_adapted
 
     @property
     def accepts_float64(self):

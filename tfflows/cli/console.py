@@ -75,6 +75,11 @@ def mean_and_error(total: float, squares: float, weight: float, weight_squares: 
     return mean, math.sqrt(spread / (n - 1.0)) if n > 1.0 else math.nan
 
 
+def counted(n: int, what: str) -> str:
+    """Such as "1 row" and "2,000 rows"."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
 def nats(mean: float, error: float) -> str:
     """A log-likelihood as people read it."""
     return f"{mean:.4f}{'' if math.isnan(error) else f' +- {error:.4f}'} nats"

@@ -13,12 +13,13 @@ from rich.table import Table
 from tfflows import presets
 from tfflows.callbacks import default_optimizer, restore_best
 from tfflows.cli import files
-from tfflows.cli.console import Report, mean_and_error, nats, note, noted_warnings, progress
+from tfflows.cli.console import Report, counted, mean_and_error, nats, note, noted_warnings, progress
 from tfflows.cli.data import Data, read
 from tfflows.cli.streams import by_name
 from tfflows.model import FlowModel
 
 N_DRAWS = 10_000  # that the time of sampling is measured of
+FEW = 50  # rows, fewer than which are hardly held out and hardly fitted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +132,8 @@ def fit(data, out, flow, columns, context, weights, domain, drop_missing, settin
         keras.utils.set_random_seed(seed)
     with files.replacing(out, (".keras",), force=force) as path:
         rows = read(data, columns, context, weights, domain, drop_missing=drop_missing)
+        if len(rows.x) < FEW:
+            note(f"Note: {counted(len(rows.x), 'row')} say little about a density: use it with care.")
         rng = np.random.default_rng(seed)
         training, held_out = rows.split(settings.validation_split, rng, "--validation-split")
         model = build(preset, rows, settings)
@@ -153,8 +156,8 @@ def fit(data, out, flow, columns, context, weights, domain, drop_missing, settin
         "weights": model.count_params(),
         "interrupted": is_interrupted,
     }
-    text = f"{preset.__name__} of {len(rows.x):,} rows, {epochs} epochs in {seconds:.0f} s\n"
-    text += f"log-likelihood of {len(held_out.x):,} held-out rows: {nats(mean, error)}\n"
+    text = f"{preset.__name__} of {counted(len(rows.x), 'row')}, {counted(epochs, 'epoch')} in {seconds:.0f} s\n"
+    text += f"log-likelihood of {counted(len(held_out.x), 'held-out row')}: {nats(mean, error)}\n"
     text += f"stopped by Ctrl-C: the best weights so far are in {out}" if is_interrupted else f"saved to {out}"
     return Report(facts, text, 130 if is_interrupted else 0)
 

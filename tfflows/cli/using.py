@@ -168,6 +168,10 @@ def _draws(flow, schema, n, conditions, temperature, seed) -> Iterator[tuple[np.
 
 def export(model, out, format, weights, force) -> Report:
     """The flow for where Python is not."""
+    if format is None:
+        if out.suffix.lower() not in ("", ".tflite"):
+            raise ValueError(f"Expected an out file ending in .tflite, or a folder for a SavedModel; got {out.name}.")
+        format = "litert" if out.suffix else "tf_saved_model"
     endings = (".tflite",) if format == "litert" else ()
     files.free(out, endings, force=force)
     flow = files.load_flow(model)

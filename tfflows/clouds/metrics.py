@@ -85,7 +85,7 @@ def earth_movers(x, y) -> float:
         import ot
         from scipy.spatial.distance import cdist
     except ImportError as error:
-        raise ImportError("Expected POT for the earth mover's distance: pip install tfflows[clouds]") from error
+        raise ImportError("Expected POT for the earth mover's distance: pip install 'tfflows[clouds]'") from error
     (x,), (y,) = _pair([x], [y])
     a, b = (np.full(len(cloud), 1.0 / len(cloud)) for cloud in (x, y))
     return float(ot.emd2(a, b, cdist(x, y), numItermax=ITERATIONS))
@@ -240,7 +240,7 @@ def _to_nearest(a, b):
     try:
         from scipy.spatial import cKDTree
     except ImportError as error:
-        raise ImportError("Expected SciPy for the Chamfer distance: pip install tfflows[clouds]") from error
+        raise ImportError("Expected SciPy for the Chamfer distance: pip install 'tfflows[clouds]'") from error
     # Points that are looked up in the order of a tree are near the one before: a tenth faster.
     trees_a, trees_b = ([cKDTree(x, leafsize=32, compact_nodes=False, balanced_tree=False) for x in s] for s in (a, b))
     a = [x[tree.indices] for x, tree in zip(a, trees_a, strict=True)]

@@ -73,7 +73,7 @@ def _mesh(path):
     try:
         import trimesh
     except ImportError as error:
-        raise ImportError("Expected trimesh to read meshes: pip install tfflows[clouds]") from error
+        raise ImportError("Expected trimesh to read meshes: pip install 'tfflows[clouds]'") from error
     check(path.stat().st_size > 0, "a mesh", f"an empty file {path}")
     try:
         # From an open file, not by its name: what it refers to cannot be found.

@@ -1,5 +1,10 @@
 """Posteriors: Monte Carlo with flows. Needs the extra `tfflows[inference]`."""
 
+import importlib.util
+
+if importlib.util.find_spec("scipy") is None:
+    raise ImportError("Expected SciPy for posteriors: pip install 'tfflows[inference]'")
+
 from tfflows.inference import calibration, diagnostics
 from tfflows.inference.importance import importance
 from tfflows.inference.kernels import FlowProposal, InTurn

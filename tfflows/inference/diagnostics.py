@@ -135,5 +135,5 @@ def arviz():
     try:
         import arviz as module
     except ImportError as error:
-        raise ImportError("Expected ArviZ for diagnostics: pip install tfflows[inference]") from error
+        raise ImportError("Expected ArviZ for diagnostics: pip install 'tfflows[inference]'") from error
     return module

@@ -49,6 +49,13 @@ class Result:
             return np.full(self.draws.shape[:2], 1.0 / (self.draws.shape[0] * self.draws.shape[1]))
         return np.exp(self.log_weights - logsumexp(self.log_weights))
 
+    def __repr__(self):
+        """A line for people, who want no arrays."""
+        pairs = zip(self.names[:8], self.mean(), self.std(), strict=False)
+        found = ", ".join(f"{name} = {mean:.3g} +- {std:.2g}" for name, mean, std in pairs)
+        chains, draws, n_dim = self.draws.shape
+        return f"Result({found}{', ...' if n_dim > 8 else ''}; {chains} chains of {draws:,} draws)"
+
     def mean(self) -> np.ndarray:
         """Posterior means `[n_dim]`."""
         return np.einsum("cd,cdi->i", self.weights, np.asarray(self.draws, np.float64))

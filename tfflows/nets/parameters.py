@@ -36,8 +36,22 @@ class Constant(keras.layers.Layer):
         return {**super().get_config(), "shape": self.shape, "initializer": initializer}
 
 
+class SetFromData(keras.layers.Layer):
+    """Weights that are set from data, and whether that has happened."""
+
+    def add_adapted(self) -> None:
+        """Adds the weight that says so: a Python attribute would be lost in files."""
+        self.adapted = self.add_weight(shape=(), initializer="zeros", trainable=False, name="adapted")
+        self.built = True
+
+    @property
+    def is_adapted(self) -> bool:
+        """Whether the weights have been set from data."""
+        return bool(keras.ops.convert_to_numpy(self.adapted))  # under a strategy a variable is no number
+
+
 @register
-class Statistics(keras.layers.Layer):
+class Statistics(SetFromData):
     """Location and scale of each scalar, set from data, and whether that has happened.
 
     The scale is kept as its logarithm, so it stays positive whatever the optimizer does.
@@ -52,9 +66,7 @@ class Statistics(keras.layers.Layer):
         self.shape = tuple(int(n) for n in shape)
         self.location = self.add_weight(shape=self.shape, initializer="zeros", trainable=trainable, name="location")
         self.log_scale = self.add_weight(shape=self.shape, initializer="zeros", trainable=trainable, name="log_scale")
-        # A weight, not a Python attribute: a reloaded model must know that it was adapted.
-        self.adapted = self.add_weight(shape=(), initializer="zeros", trainable=False, name="adapted")
-        self.built = True
+        self.add_adapted()
 
     def call(self, x=None):
         """The location and the logarithm of the scale, each of `shape`; `x` is not looked at."""
@@ -71,7 +83,7 @@ class Statistics(keras.layers.Layer):
 
 
 @register
-class AffineMap(keras.layers.Layer):
+class AffineMap(SetFromData):
     """A mean and a lower triangular matrix, set from data, with its inverse; not trained.
 
     Args:
@@ -85,8 +97,7 @@ class AffineMap(keras.layers.Layer):
         self.mean = self.add_weight(shape=(self.n_dim,), initializer="zeros", trainable=False, name="mean")
         self.factor = self.add_weight(shape=square, initializer="identity", trainable=False, name="factor")
         self.inverse = self.add_weight(shape=square, initializer="identity", trainable=False, name="inverse")
-        self.adapted = self.add_weight(shape=(), initializer="zeros", trainable=False, name="adapted")
-        self.built = True
+        self.add_adapted()
 
     def call(self, x=None):
         """The mean `[n_dim]`, the factor and its inverse, both `[n_dim, n_dim]`; `x` is not looked at."""
@@ -104,7 +115,7 @@ class AffineMap(keras.layers.Layer):
 
 
 @register
-class Shares(keras.layers.Layer):
+class Shares(SetFromData):
     """Shares of the categories of several columns, set from data, and whether that has happened.
 
     Args:
@@ -117,8 +128,7 @@ class Shares(keras.layers.Layer):
         self.value = self.add_weight(
             shape=(len(self.sizes), max(self.sizes)), initializer="zeros", trainable=False, name="value"
         )
-        self.adapted = self.add_weight(shape=(), initializer="zeros", trainable=False, name="adapted")
-        self.built = True
+        self.add_adapted()
         self._assign([np.full(n, 1.0 / n) for n in self.sizes])
 
     def _assign(self, shares):

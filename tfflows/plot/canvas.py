@@ -27,7 +27,7 @@ def module(name: str = "matplotlib"):
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ImportError(f"Expected {name} for pictures: pip install tfflows[plot]") from error
+        raise ImportError(f"Expected {name} for pictures: pip install 'tfflows[plot]'") from error
 
 
 def new_figure(size: tuple[float, float], figure=None):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tfflows.density import Density
 from tfflows.plot import canvas
 from tfflows.schema import Column
 
@@ -42,7 +43,7 @@ def corner(
     Args:
       samples: `[n, k]`, an array or a pandas frame, such as `flow.sample(5000)`; k at most 20.
       data: the same columns of something to compare with, or None.
-      labels, units: of each column; by default those of `columns` or of the frame, or x0, x1, ...
+      labels, units: of each column; by default those of `columns` or of a frame, or x0, x1, ...
       truths: a number to mark in each column, or None.
       weights, data_weights: of the samples and the data, `[n]`, >= 0; weighted points are drawn by resampling.
       columns: what each column holds, such as `flow.schema.columns`: names, categories, which are whole numbers.
@@ -64,8 +65,9 @@ def corner(
       Foreman-Mackey (2016), corner.py: scatterplot matrices in Python, https://doi.org/10.21105/joss.00024
     """
     default = None if columns is None else [column.name for column in columns]
-    if default is None and hasattr(samples, "columns"):
-        default = [str(name) for name in samples.columns]
+    for frame in (samples, data):
+        if default is None and hasattr(frame, "columns"):
+            default = [str(name) for name in frame.columns]
     samples = _table(samples, "samples", None)
     k = samples.shape[1]
     if k > MOST_COLUMNS:
@@ -255,6 +257,8 @@ def _limits(limits, sets, columns, truths) -> np.ndarray:
 
 
 def _table(rows, what, k) -> np.ndarray:
+    if isinstance(rows, Density):
+        raise ValueError(f"Expected {what} of shape [n, {k or 'k'}], such as flow.sample(5000); got a flow.")
     try:
         rows = np.asarray(rows, np.float64)
     except (TypeError, ValueError) as error:

@@ -144,8 +144,11 @@ def check_enough(n: int, rate: float) -> None:
         raise ValueError(f"Expected a rate in (0, 1); got {rate}.")
     # A p-value is at least 1 / (n + 1). The product of rates such as 0.01 and 100 may miss one by a rounding.
     if (n + 1) * rate < 1.0 - 1e-9:
+        digits = 10.0 ** (np.ceil(np.log10(n + 1)) + 1.0)
+        enough = f", enough for a rate of {np.ceil(digits / (n + 1)) / digits:g}" if n > 0 else ""
         raise ValueError(
-            f"Expected at least {int(np.ceil(1.0 / rate - 1e-9)) - 1} calibration rows for a rate of {rate}; got {n}."
+            f"Expected at least {int(np.ceil(1.0 / rate - 1e-9)) - 1} calibration rows for a rate of {rate}; got {n}"
+            f"{enough}."
         )
 
 

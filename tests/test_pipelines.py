@@ -1,0 +1,173 @@
+"""Pipelines of files: every row once an epoch, mixed as the seed says, in bounded memory."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfflows import Domain, FlowModel, RealNVP, inputs, pipelines
+
+pytestmark = pytest.mark.usefixtures("without_xla")
+N = 1000
+ROWS = np.arange(N, dtype=np.float32)
+X = np.stack([ROWS, -ROWS], axis=1)
+C = ROWS[:, None] / 10
+W = 1.0 + ROWS % 3
+
+
+def write_npy(folder, n_shards=3):
+    for i, rows in enumerate(np.array_split(np.arange(N), n_shards)):
+        for name, value in (("x", X), ("c", C), ("w", W)):
+            np.save(folder / f"{name}-{i}.npy", value[rows])
+    return {"paths": folder / "x-*.npy", "context": folder / "c-*.npy", "weight": folder / "w-*.npy"}
+
+
+def write_parquet(folder, n_shards=3):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    for i, rows in enumerate(np.array_split(np.arange(N), n_shards)):
+        columns = {"a": X[rows, 0], "w": W[rows], "c": C[rows, 0], "b": X[rows, 1].astype(np.int16)}
+        parquet.write_table(pa.table(columns), folder / f"{i}.parquet", row_group_size=70)
+    return {"paths": folder / "*.parquet", "context": ["c"], "weight": "w"}
+
+
+def write_tfrecord(folder, n_shards=3):
+    pipelines.write_tfrecord(folder / "records", X, C, W, n_shards=n_shards)
+    return {"paths": folder / "records" / "*.tfrecord", "event_shape": 2, "context_shape": (1,), "weight": True}
+
+
+KINDS = {
+    "npy": (write_npy, pipelines.npy),
+    "parquet": (write_parquet, pipelines.parquet),
+    "tfrecord": (write_tfrecord, pipelines.tfrecord),
+}
+
+
+@pytest.fixture(params=KINDS)
+def shards(request, tmp_path):
+    write, make = KINDS[request.param]
+    settings = write(tmp_path)
+    return lambda **others: make(**settings | {"batch_size": 64, "buffer": 200} | others)
+
+
+def epoch(dataset):
+    batches = list(dataset.as_numpy_iterator())
+    assert {len(batch[0]) for batch in batches[:-1]} == {64}
+    return [np.concatenate(part) for part in zip(*batches, strict=True)]
+
+
+def test_each_row_comes_once_an_epoch_with_what_belongs_to_it(shards):
+    dataset = shards()
+    for _ in range(2):
+        x, c, w = epoch(dataset)
+        assert x.dtype == np.float32
+        assert sorted(x[:, 0]) == ROWS.tolist()
+        np.testing.assert_array_equal(x[:, 1], -x[:, 0])
+        np.testing.assert_array_equal(c[:, 0], x[:, 0] / np.float32(10))
+        np.testing.assert_array_equal(w, 1.0 + x[:, 0] % 3)
+
+
+def test_orders_differ_and_are_the_seeds(shards):
+    dataset = shards(seed=3)
+    first, second = epoch(dataset)[0][:, 0], epoch(dataset)[0][:, 0]
+    assert not np.array_equal(first, second)
+    # Far from where they were: of a file in order the correlation would be 1.
+    assert abs(np.corrcoef(np.arange(N), first)[0, 1]) < 0.9
+    assert np.mean(np.abs(np.diff(first)) > 50) > 0.3
+    again = shards(seed=3)
+    np.testing.assert_array_equal(epoch(again)[0][:, 0], first)
+    np.testing.assert_array_equal(epoch(again)[0][:, 0], second)
+    assert not np.array_equal(epoch(shards(seed=4))[0][:, 0], first)
+
+
+def test_unshuffled_rows_come_as_they_are(tmp_path):
+    np.testing.assert_array_equal(epoch(pipelines.npy(**write_npy(tmp_path), batch_size=64, shuffle=False))[0], X)
+    found = epoch(pipelines.parquet(**write_parquet(tmp_path), batch_size=64, shuffle=False))
+    np.testing.assert_array_equal(found[0], X)
+
+
+def test_fit_knows_the_number_of_batches(tmp_path):
+    settings = write_npy(tmp_path)
+    dataset = pipelines.npy(settings["paths"], batch_size=64)
+    assert int(dataset.cardinality()) == 16
+    flow = FlowModel(RealNVP(2, n_layers=1, hidden=(4,)))
+    history = flow.fit(dataset, validation_data=pipelines.npy(settings["paths"], shuffle=False), epochs=2, verbose=0)
+    assert int(flow.optimizer.iterations) == 32
+    assert np.all(np.isfinite(history.history["val_loss"]))
+
+
+def test_columns_of_parquet_are_those_that_are_asked_for(tmp_path):
+    settings = write_parquet(tmp_path)
+    (x,) = pipelines.parquet(settings["paths"], ["b", "a"], batch_size=N, shuffle=False)
+    np.testing.assert_array_equal(x, X[:, ::-1])
+    for wrong, text in (
+        ({"columns": ["none"]}, "Expected columns 'none' in .*; got none 'none'"),
+        ({"columns": [], "context": ["a"]}, "Expected at least one column of x"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            pipelines.parquet(**{"paths": settings["paths"]} | wrong)
+
+
+def test_what_is_refused(tmp_path):
+    settings = write_npy(tmp_path)
+    (tmp_path / "text.parquet").write_text("no table")
+    np.save(tmp_path / "short.npy", X[:10])
+    np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
+    for call, text in (
+        (lambda: pipelines.npy(tmp_path / "none-*.npy"), "Expected files of x; got none like"),
+        (lambda: pipelines.npy(tmp_path / "none.npy"), "Expected files of x; got"),
+        (lambda: pipelines.npy(tmp_path / "objects.npy"), "Expected a .npy file of numbers"),
+        (lambda: pipelines.npy([tmp_path / "short.npy", tmp_path / "c-0.npy"]), "of one shape and type of x"),
+        (lambda: pipelines.npy(tmp_path / "short.npy", context=tmp_path / "c-0.npy"), "as many rows in each part"),
+        (lambda: pipelines.npy(settings["paths"], context=tmp_path / "c-0.npy"), "as many files of each part"),
+        (lambda: pipelines.npy(settings["paths"], batch_size=0), "Expected a whole number batch_size >= 1; got 0"),
+        (lambda: pipelines.npy(settings["paths"], batch_size=64, buffer=10), "buffer of at least batch_size = 64"),
+        (lambda: pipelines.parquet(tmp_path / "text.parquet"), "Expected a Parquet file; got"),
+        (lambda: pipelines.tfrecord(tmp_path / "none", 2), "Expected files of x; got"),
+        (lambda: pipelines.write_tfrecord(tmp_path, X, C[:5]), "Expected arrays of 1000 rows"),
+        (lambda: pipelines.write_tfrecord(tmp_path, X, n_shards=0), "Expected n_shards from 1 to 1000; got 0"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            call()
+
+
+def test_adapt_samples_all_rows_of_a_pipeline(monkeypatch):
+    """Sorted data: the first rows are like no others."""
+    monkeypatch.setattr(inputs, "ADAPT_ROWS", 2000)
+    x = np.sort(np.random.default_rng(0).normal(3.0, 2.0, (20_000, 1)), axis=0)
+    dataset = tf.data.Dataset.from_tensor_slices(x).batch(512)
+    flow = FlowModel(RealNVP(1, n_layers=1, hidden=(4,)))
+    flow.adapt(dataset)
+    z = flow.encode(x).numpy()
+    assert abs(z.mean()) < 0.1
+    assert z.std() == pytest.approx(1.0, abs=0.05)
+
+
+def test_samples_of_a_pipeline_are_uniform_and_do_not_depend_on_its_batches():
+    def batches(size):
+        data = {"x": ROWS[:, None], "weight": np.ones(N, np.float32)}
+        return tf.data.Dataset.from_tensor_slices(data).batch(size)
+
+    def drawn(size, seed):
+        return inputs.sampled_rows(batches(size), 100, lambda x, what: None, seed).x[:, 0]
+
+    np.testing.assert_array_equal(drawn(64, 0), drawn(333, 0))
+    counts = np.zeros(N)
+    for seed in range(60):
+        rows = drawn(256, seed).astype(int)
+        assert len(set(rows)) == 100
+        counts[rows] += 1
+    # 60 draws of 1 in 10, by tenths of the file.
+    np.testing.assert_allclose(counts.reshape(10, -1).sum(axis=1), 600.0, rtol=0.15)
+
+
+def test_adapt_looks_at_all_rows(monkeypatch):
+    monkeypatch.setattr(inputs, "ADAPT_ROWS", 100)
+    x = np.random.default_rng(0).uniform(size=(N, 2)).astype(np.float32)
+    for row, value, text in ((900, np.nan, "NaN or inf in 1 rows: 4"), (999, 7.0, "of the dataset's batch 15")):
+        bad = x.copy()
+        bad[row, 0] = value
+        flow = FlowModel(RealNVP(2, n_layers=1, hidden=(4,)), domain=[Domain.interval(0, 1)] * 2)
+        with pytest.raises(ValueError, match=text):
+            flow.adapt(tf.data.Dataset.from_tensor_slices(bad).batch(64))
+        assert flow.bijector.needs_adapt
