@@ -98,7 +98,7 @@ def test_rotating_is_a_gif_written_whole(clouds, tmp_path):
         ({"x": np.zeros([2, 0, 3])}, r"got a cloud of shape \(0, 3\)."),
         ({"x": np.full([2, 5, 3], np.nan)}, "Expected finite points; got NaN or inf."),
         ({"rows": ["a"]}, "Expected a text for each of 2 rows; got 1."),
-        ({"n_columns": 0}, "Expected n_columns >= 1; got 0."),
+        ({"n_columns": 0}, "Expected n_columns >= 1, a whole number; got 0."),
         ({"views": ()}, "Expected views"),
         ({"views": (20, -60)}, r"Expected views \(elevation, azimuth\), in degrees; got \[20.0, -60.0\]."),
         ({"views": [(np.nan, 0)]}, "Expected views"),
@@ -116,7 +116,8 @@ def test_bad_arguments(arguments, text):
 def test_bad_rotations(clouds, tmp_path):
     for arguments, text in (
         ({"n_frames": 1}, "Expected n_frames >= 2, .*; got 1"),
-        ({"seconds": 0.0}, "Expected n_frames >= 2, seconds > 0"),
+        ({"n_frames": 2.5}, "a whole number; got 2.5"),
+        ({"seconds": 0.0}, "Expected seconds > 0"),
         ({"elevation": np.nan}, "a finite elevation"),
         ({"x": clouds[None]}, "Expected clouds .*; got strips"),
         ({"x": []}, "Expected clouds"),

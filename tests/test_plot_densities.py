@@ -1,6 +1,7 @@
 """Pictures of densities, tables, warps and training, by the numbers that they show."""
 
 import sys
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -193,6 +194,8 @@ def test_whole_numbers_have_bars_and_cells():
     assert heights.sum() == pytest.approx(1.0, abs=0.02)
     np.testing.assert_allclose(ax.lines[0].get_ydata(), [np.mean(counts == k) for k in range(13)])
     assert ax.get_ylabel() == "probability"
+    left, right = plot.density(flow, counts).get_xlim()
+    assert (left, right % 1.0) == (-0.5, 0.5)  # no bar is cut
     table = np.concatenate([counts, rng.normal(size=(300, 1))], axis=1)
     domain = [*domain, Domain.real()]
     flow = plain(RealNVP(2, n_layers=1, hidden=(4,)), domain=domain, x=table, spread=0.0)
@@ -220,6 +223,12 @@ def test_whole_numbers_have_bars_and_cells():
         ({"units": ["a"]}, "Expected a unit, or None, for each of 2 columns"),
         ({"masses": [1.0]}, r"Expected masses in \(0, 1\); got 1.0"),
         ({"n_grid": 1}, "Expected n_grid >= 2"),
+        ({"max_points": 0}, "Expected max_points >= 1"),
+        ({"ax": np.array([None])}, "Expected one matplotlib axes; got ndarray"),
+        (
+            {"flow": SimpleNamespace(log_prob=np.sum), "x": np.zeros(5)},
+            r"data of shape \[n, 1\]; got \[5\]",
+        ),
     ],
 )
 def test_bad_densities(gaussian, arguments, text):
@@ -295,6 +304,12 @@ def test_corner_of_a_table():
     assert frame.axes[2].get_ylabel() == "v"
 
 
+def test_corner_of_what_has_no_contours():
+    samples = np.random.default_rng(0).normal(size=(600, 2))
+    for options in ({"limits": [(50.0, 60.0)] * 2}, {"bins": 1}, {"masses": 0.5}, {"masses": (0.5, 0.5)}):
+        plot.corner(samples, **options)
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
@@ -309,6 +324,9 @@ def test_corner_of_a_table():
         ({"truths": [1.0]}, "as truths; got 1"),
         ({"limits": [(0, 1)]}, "Expected limits"),
         ({"masses": [0.0]}, "Expected masses"),
+        ({"truths": [np.nan, None]}, "Expected finite truths"),
+        ({"bins": 0}, "Expected bins >= 1, a whole number; got 0"),
+        ({"figure": Figure().subplots()}, "Expected a matplotlib figure; got Axes"),
     ],
 )
 def test_bad_corners(arguments, text):

@@ -1,6 +1,7 @@
 """`FlowDensity` is an estimator like others of scikit-learn, and takes tables of pandas."""
 
 import pickle
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
-from tfflows import CouplingRQNSF, Domain, RealNVP, training
+from tfflows import SINF, CouplingRQNSF, Domain, RealNVP, training
 from tfflows.sklearn import FlowDensity
 
 SMALL = {"n_layers": 1, "hidden": (4,), "epochs": 1, "jit_compile": False}
@@ -110,6 +111,11 @@ def test_weights_count():
         ({"domain": {"hour": "circular"}}, "Expected a Domain of column 'hour'"),
         ({"domain": {"size": Domain.simplex(3)}}, "Expected 3 columns from 'size' on"),
         ({"validation_fraction": 1.5, "epochs": None}, "validation_split in"),
+        ({"domain": [Domain.real()] * 5}, "by their names; got a list"),
+        ({"preset": RealNVP(5)}, "Expected the name of a preset, or a function"),
+        ({"preset": None}, "Expected the name of a preset, or a function of the number of columns; got None"),
+        ({"hidden": 8}, r"such as \(64, 64\); got 8"),
+        ({"preset": partial(SINF, n_layers=1), "hidden": (8,)}, "Expected no hidden for functools.partial"),
     ],
 )
 def test_wrong_settings(settings, text):
@@ -119,6 +125,8 @@ def test_wrong_settings(settings, text):
 
 def test_wrong_tables(of_table):
     data = table()
+    with pytest.raises(ValueError, match="Expected a list of domains for an array"):
+        FlowDensity(domain={"size": Domain.positive()}).fit(data[["size"]].to_numpy())
     with pytest.raises(ValueError, match="Expected one of 'a', 'b', 'c' in column 'kind'; got 'd'"):
         of_table.score_samples(data.assign(kind="d"))
     with pytest.raises(ValueError, match="feature names"):

@@ -37,9 +37,11 @@ def describe(frame, domain: Mapping[str, Domain] | None = None) -> tuple[Schema,
       the schema, which belongs into `flow.schema`, and the domain of each column or group of columns.
 
     Raises:
-      ValueError: for columns of text or dates, two of one name, or a domain of a column that there is not.
+      ValueError: for columns of text or dates, two of one name, a domain of a column that there is not, or a list.
     """
     columns = _columns(frame)
+    if domain is not None and not isinstance(domain, Mapping):
+        raise ValueError(f"Expected the domains of a frame's columns by their names; got a {type(domain).__name__}.")
     given = dict(domain or {})
     if unknown := [name for name in given if name not in {column.name for column in columns}]:
         raise ValueError(f"Expected domains of columns {listed(c.name for c in columns)}; got {listed(unknown)}.")

@@ -65,7 +65,9 @@ def build(preset: Callable, n_dim: int, words: Mapping[str, str] | None = None, 
     settings = {name: value for name, value in settings.items() if value is not None}
     accepted = inspect.signature(preset).parameters
     if unknown := [(words or {}).get(name, name) for name in settings if name not in accepted]:
-        raise ValueError(f"Expected no {' or '.join(unknown)} for {preset.__name__}, which has none; got some.")
+        raise ValueError(
+            f"Expected no {' or '.join(unknown)} for {getattr(preset, '__name__', preset)}, which has none; got some."
+        )
     return preset(n_dim, **settings)
 
 

@@ -15,6 +15,7 @@ except ImportError as error:
     raise ImportError(f"Expected scikit-learn >= 1.6: pip install 'tfflows[sklearn]'; got: {error}") from error
 
 from tfflows import frames, presets
+from tfflows.bijectors import Bijector
 from tfflows.callbacks import default_optimizer
 from tfflows.domains import Domain
 from tfflows.model import FlowModel
@@ -99,11 +100,17 @@ class FlowDensity(DensityMixin, BaseEstimator):
             validate_data(self, X, skip_check_array=True)
             schema, domain = frames.describe(X, domain)
         else:
+            if isinstance(domain, Mapping):
+                raise ValueError(f"Expected a list of domains for an array, whose columns have no names; got {domain}.")
             X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)  # noqa: N806
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, X if schema is None else np.empty(len(X)))
         n_dim = self.n_features_in_ if domain is None else sum(len(d.circular_latents) for d in domain)
-        preset = self.preset if callable(self.preset) else presets.find(self.preset)
+        preset = presets.find(self.preset) if isinstance(self.preset, str) else self.preset
+        if not callable(preset) or isinstance(preset, Bijector):
+            raise ValueError(f"Expected the name of a preset, or a function of the number of columns; got {preset!r}.")
+        if self.hidden is not None and np.ndim(self.hidden) != 1:
+            raise ValueError(f"Expected hidden as a width for each layer, such as (64, 64); got {self.hidden}.")
         state = check_random_state(self.random_state)
         rng = np.random.default_rng(state.randint(2**31 - 1))
         with seeded(rng):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,13 +32,21 @@ def module(name: str = "matplotlib"):
 
 def new_figure(size: tuple[float, float], figure=None):
     """A figure of that size in inches, without pyplot, which would keep it and may want a screen; or the one given."""
-    return module("matplotlib.figure").Figure(figsize=size, layout="constrained") if figure is None else figure
+    if figure is None:
+        return module("matplotlib.figure").Figure(figsize=size, layout="constrained")
+    if not hasattr(figure, "suptitle"):
+        raise ValueError(f"Expected a matplotlib figure; got {type(figure).__name__}.")
+    return figure
 
 
 def new_axes(ax=None, size: tuple[float, float] = (5.0, 4.0)):
     """Axes of a new figure, or the ones given."""
     module()
-    return new_figure(size).subplots() if ax is None else ax
+    if ax is None:
+        return new_figure(size).subplots()
+    if not hasattr(ax, "set_xlim"):
+        raise ValueError(f"Expected one matplotlib axes; got {type(ax).__name__}.")
+    return ax
 
 
 def save(drawn, path: str | Path | None, dpi: int = DPI) -> None:
@@ -115,8 +124,14 @@ def check_level(level: float, what: str = "level") -> float:
     return float(level)
 
 
+def check_masses(masses: Sequence[float] | float) -> list[float]:
+    """Each once, ascending; raises unless all are in (0, 1)."""
+    return [check_level(mass, "masses") for mass in np.unique(np.asarray(masses, np.float64)).tolist()]
+
+
 def check_count(n: int, what: str, least: int = 1) -> int:
     """Raises unless it is a whole number, at least `least`."""
-    if isinstance(n, bool) or int(n) != n or n < least:
+    is_whole = isinstance(n, numbers.Real) and not isinstance(n, bool) and float(n).is_integer()
+    if not is_whole or n < least:
         raise ValueError(f"Expected {what} >= {least}, a whole number; got {n}.")
     return int(n)

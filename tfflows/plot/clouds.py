@@ -101,10 +101,9 @@ def rotating(
     strips, is_strips = _strips([x] if len(x) and np.ndim(x[0]) == 1 else x)
     if is_strips:
         raise ValueError(f"Expected clouds [n, P, 3]; got strips {np.shape(x)}.")
-    if not (n_frames >= 2 and seconds > 0.0 and np.isfinite(elevation)):
-        raise ValueError(
-            f"Expected n_frames >= 2, seconds > 0, a finite elevation; got {n_frames}, {seconds}, {elevation}."
-        )
+    n_frames = canvas.check_count(n_frames, "n_frames", 2)
+    if not (seconds > 0.0 and np.isfinite(elevation)):
+        raise ValueError(f"Expected seconds > 0, a finite elevation; got {seconds}, {elevation}.")
     size, radius = _pixels(size, radius)
     views = [(elevation, -60.0 + 360.0 * i / n_frames) for i in range(n_frames)]
     frame = _frame(strips, views, size)

@@ -82,8 +82,11 @@ def corner(
     columns = [Column(name) for name in shown] if columns is None else list(columns)
     if truths is not None and len(truths) != k:
         raise ValueError(f"Expected a number, or None, for each of {k} columns as truths; got {len(truths)}.")
-    truths = [None] * k if truths is None else truths
-    masses = sorted(canvas.check_level(mass, "masses") for mass in masses)
+    truths = [None] * k if truths is None else [None if truth is None else float(truth) for truth in truths]
+    if not np.all(np.isfinite([truth for truth in truths if truth is not None])):
+        raise ValueError(f"Expected finite truths, or None; got {truths}.")
+    masses = canvas.check_masses(masses)
+    bins = None if bins is None else canvas.check_count(bins, "bins")
     limits = _limits(limits, sets, columns, truths)
     size = 5.0 if k == 1 else max(2.0 * k, 5.0)
     figure = canvas.new_figure((size, size if k > 1 else 3.6), figure)
@@ -155,11 +158,12 @@ def _pair(axis, columns, sets, limits, masses, bins):
     rng = np.random.default_rng(0)
     width = np.array([0.6 * _is_whole(column) for column in columns])
     for order, each in enumerate(sets):
-        has_contours = each.is_first and not width.any() and len(each.rows) >= ENOUGH
+        inside = np.all((each.rows >= limits[:, 0]) & (each.rows <= limits[:, 1]), axis=1)
+        has_contours = each.is_first and not width.any() and np.sum(inside) >= ENOUGH
         if has_contours:
             canvas.module("corner").hist2d(
                 *each.rows.T,
-                bins=[bins or n for n in _cells(each.points(), limits)],
+                bins=[n if bins is None else max(bins, 2) for n in _cells(each.points(), limits)],
                 range=limits.tolist(),
                 weights=each.weights,
                 levels=masses,

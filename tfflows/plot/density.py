@@ -63,12 +63,13 @@ def density(
     Reference:
       Hyndman (1996), Computing and graphing highest density regions, https://doi.org/10.2307/2684423
     """
-    width = None if x is None else np.shape(x)[-1]
+    width = None if x is None else np.shape(x)[-1] if np.ndim(x) > 1 else 1
     subject = Subject(flow, context, width if limits is None or np.ndim(limits) < 2 else len(limits))
     if subject.n_dim > 2:
         raise ValueError(f"Expected a distribution of 1 or 2 numbers; got {subject.n_dim}. `plot.corner` shows draws.")
-    masses = sorted(canvas.check_level(mass, "masses") for mass in masses)
-    n_grid = canvas.check_count(n_grid or (1000, 150)[subject.n_dim - 1], "n_grid", 2)
+    masses = canvas.check_masses(masses)
+    n_grid = canvas.check_count((1000, 150)[subject.n_dim - 1] if n_grid is None else n_grid, "n_grid", 2)
+    max_points = canvas.check_count(max_points, "max_points")
     x = subject.data(x)
     drawn = subject.draws(N_DRAWS, seed)
     limits = subject.limits(limits, x, None if drawn is None else drawn[0])

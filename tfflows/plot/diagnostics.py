@@ -55,8 +55,7 @@ def latents(
     Reference:
       bands of quantiles: Sailynoja, Burkner & Vehtari (2022), https://arxiv.org/abs/2103.10522
     """
-    from tfflows.inference import calibration as found
-
+    found = _found()
     level = canvas.check_level(level)
     canvas.check_count(bins, "bins", 2)
     z, u, n_draws = found.latent_pit(flow, x, context, seed=seed)
@@ -120,8 +119,7 @@ def calibration(
       Talts, Betancourt, Simpson, Vehtari & Gelman (2018), Validating Bayesian inference algorithms with
       simulation-based calibration, https://arxiv.org/abs/1804.06788
     """
-    from tfflows.inference import calibration as found
-
+    found = _found()
     level = canvas.check_level(level)
     canvas.check_count(bins, "bins", 2)
     u = found.places(flow, x, context, n_draws=canvas.check_count(n_draws, "n_draws"), seed=seed).scalars
@@ -181,8 +179,7 @@ def coverage(
       Hermans et al. (2022), A trust crisis in simulation-based inference? Your posterior approximations can be
       unfaithful, https://arxiv.org/abs/2110.06581
     """
-    from tfflows.inference import calibration as found
-
+    found = _found()
     level = canvas.check_level(level)
     u = found.places(flow, x, context, n_draws=canvas.check_count(n_draws, "n_draws"), seed=seed).regions
     at = np.linspace(0.005, 0.995, 199)
@@ -205,13 +202,21 @@ def coverage(
     return ax
 
 
+def _found():
+    """The module of what is drawn here, which needs SciPy."""
+    canvas.module("scipy")
+    from tfflows.inference import calibration
+
+    return calibration
+
+
 def _chosen(scalars, tests, most: int) -> list[int]:
     n = len(tests.distance)
     if scalars is None:
         return sorted(np.argsort(-tests.distance)[: canvas.check_count(most, "most")].tolist())
-    chosen = [int(i) for i in scalars]
+    chosen = [int(i) for i in np.ravel(scalars)]
     if not chosen or not all(0 <= i < n for i in chosen):
-        raise ValueError(f"Expected scalars from 0 to {n - 1}, at least one; got {list(scalars)}.")
+        raise ValueError(f"Expected scalars from 0 to {n - 1}, at least one; got {chosen}.")
     return chosen
 
 
@@ -261,8 +266,7 @@ def _base_quantiles(flow, n_draws, seed):
 
 def _qq(axis, z, quantile, level: float) -> None:
     """Quantiles of latents `[n]` against the base's, and a band around the diagonal."""
-    from tfflows.inference import calibration as found
-
+    found = _found()
     n = len(z)
     # Evenly spread where a normal's quantiles are, so that tails have places too.
     at = 1.0 / (1.0 + np.exp(-np.linspace(-np.log(2.0 * n), np.log(2.0 * n), 101)))

@@ -75,10 +75,7 @@ def _grid(x, n_columns):
         if n_columns not in (None, x.shape[1]):
             raise ValueError(f"Expected n_columns {x.shape[1]}, the length of the strips, or None; got {n_columns}.")
         return x
-    if n_columns is None:
-        n_columns = int(np.ceil(np.sqrt(len(x))))
-    if n_columns < 1:
-        raise ValueError(f"Expected n_columns >= 1; got {n_columns}.")
+    n_columns = int(np.ceil(np.sqrt(len(x)))) if n_columns is None else canvas.check_count(n_columns, "n_columns")
     missing = -len(x) % n_columns
-    x = np.concatenate([x, np.full((missing, *x.shape[1:]), 255.0, x.dtype)]) if missing else x
+    x = np.concatenate([x, np.full((missing, *x.shape[1:]), 255.0)]) if missing else x
     return x.reshape(-1, n_columns, *x.shape[1:])

@@ -113,6 +113,8 @@ class Subject:
             for i, domain in enumerate(self.domain):
                 if domain.kind == "circle":
                     found[i] = domain.low, domain.high
+                elif domain.kind == "integers":  # each has room for all of its bar or cell
+                    found[i] = np.ceil(found[i, 0]) - 0.5, np.floor(found[i, 1]) + 0.5
         low, high = (np.array([getattr(d, side) for d in self.domain]) for side in ("low", "high"))
         circular = np.array([d.kind == "circle" for d in self.domain])
         margin = np.array([0.5 * (d.kind == "integers") for d in self.domain])
