@@ -43,13 +43,16 @@ def mirrored(tf):
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
-STRATEGIES = {
-    "one": lambda tf: tf.distribute.get_strategy(),
-    "mirrored": mirrored,
-    "worker": lambda tf: tf.distribute.MultiWorkerMirroredStrategy(),
-}
+def workers(tf):
+    return tf.distribute.MultiWorkerMirroredStrategy()
+
 
 if __name__ == "__main__":
     kind, folder = sys.argv[1:]
-    index = json.loads(os.environ.get("TF_CONFIG", '{"task": {"index": 0}}'))["task"]["index"]
-    Path(folder, f"{kind}{index}.json").write_text(json.dumps(fits(STRATEGIES[kind])))
+    if kind == "mirrored":
+        found = {"mirrored": fits(mirrored), "one": fits(lambda tf: tf.distribute.get_strategy())}
+    else:
+        index = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
+        found = {f"worker{index}": fits(workers)}
+    for name, each in found.items():
+        Path(folder, f"{name}.json").write_text(json.dumps(each))

@@ -74,12 +74,12 @@ def check_log_det(bijector):
     np.testing.assert_allclose(log_det[::n], np.linalg.slogdet(matrix)[1], atol=1e-9)
 
 
-@ALL
+@LAYERS
 def test_round_trip_both_ways(name):
     check_round_trip(build(name))
 
 
-@ALL
+@LAYERS
 def test_log_det_equals_autodiff(name):
     check_log_det(build(name))
 
@@ -129,7 +129,7 @@ def test_context_is_heard_broadcasts_and_is_needed(name):
         bijector.inverse_and_log_det(x)
 
 
-@ALL
+@LAYERS
 def test_keras_file_every_weight_and_gradient(name, tmp_path):
     bijector = build(name)
     with policy("float64"):

@@ -1,6 +1,7 @@
 """Under a distribution strategy a fit is that of one device with whole batches."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,33 +10,30 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
+ENVIRONMENT = {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", "TF_NUM_INTRAOP_THREADS": "1"}
 FITS = [sys.executable, str(ROOT / "tests" / "distributed.py")]
-
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch):
-    for name, value in (("PYTHONPATH", str(ROOT)), ("TF_CPP_MIN_LOG_LEVEL", "3"), ("TF_NUM_INTRAOP_THREADS", "1")):
-        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("fits")
+    """With the fits of one device, and of two replicas."""
+    folder = tmp_path_factory.mktemp("fits")
+    subprocess.run([*FITS, "mirrored", str(folder)], check=True, timeout=300, env=dict(os.environ, **ENVIRONMENT))
+    return folder
 
 
 @pytest.fixture
 def cluster(monkeypatch):
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
     import cluster
 
     return cluster
 
 
-def result(folder, kind, index=0):
-    path = folder / f"{kind}{index}.json"
-    if not path.exists():
-        subprocess.run([*FITS, kind, str(folder)], check=True, timeout=300)
-    return json.loads(path.read_text())
+def result(folder, name):
+    return json.loads((folder / f"{name}.json").read_text())
 
 
 def check_equal(found, expected):
@@ -54,7 +52,7 @@ def test_mirrored_replicas(folder):
 def test_two_workers(folder, cluster):
     assert cluster.launch(2, [*FITS, "worker", str(folder)]) == 0
     for index in range(2):
-        check_equal(result(folder, "worker", index), result(folder, "one"))
+        check_equal(result(folder, f"worker{index}"), result(folder, "one"))
 
 
 def test_a_dead_worker_ends_the_others(cluster):

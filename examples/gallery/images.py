@@ -55,7 +55,7 @@ def main(output: Path, *, quick: bool) -> None:
     blended = np.stack([(1.0 - t) * some[first] + t * some[last] for t in np.linspace(0.0, 1.0, 10)])
     plot.images(
         np.stack([*samples, way, blended, test[order[:10]], test[order[-10:]]]),
-        rows=["samples of each", "class, T = 0.7", "latent way", "blended", "likeliest", "least likely"],
+        rows=["each class, T = 0.7", "", "latent way", "blended", "likeliest", "least likely"],
         title=f"Glow of digits, {bits.mean():.2f} bits per pixel",
         path=output / "images.png",
     )
