@@ -31,7 +31,6 @@ def each(names):
     return pytest.mark.parametrize("name", list(names), scope="module")
 
 
-ALL = each(MAPS)
 EACH_PART = each(PARTS)
 # XLA compiles one that hears a context in the same way.
 EACH_MAP = each(name for name in PARTS if name not in {f"{part}_context" for part in PARTS})
