@@ -112,7 +112,10 @@ def main() -> None:
         "use": "seconds of use, TensorFlow's import included",
         "result": "result",
     }
-    notes = "Each row is a new virtual environment with that extra and no other; `python benchmarks/install.py`."
+    notes = """
+Each row is a new virtual environment with that extra and no other; `python benchmarks/install.py`. Of `tuner`, `serving`,
+`examples`, `molecules`, `web`, `docs` and `notebooks` it is only seen that they can be imported.
+"""
     write_results(RESULTS / "install", "Installing tfflows", columns, rows, machine(), notes)
 
 
