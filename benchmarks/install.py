@@ -113,8 +113,8 @@ def main() -> None:
         "result": "result",
     }
     notes = """
-Each row is a new virtual environment with that extra and no other; `python benchmarks/install.py`. Of `tuner`, `serving`,
-`examples`, `molecules`, `web`, `docs` and `notebooks` it is only seen that they can be imported.
+Each row is a new virtual environment with that extra and no other; `python benchmarks/install.py`. Of `tuner`,
+`serving`, `examples`, `molecules`, `web`, `docs` and `notebooks` it is only seen that they can be imported.
 """
     write_results(RESULTS / "install", "Installing tfflows", columns, rows, machine(), notes)
 
