@@ -10,7 +10,7 @@ from tfflows import architectures
 
 __all__ = ["build", "find"]
 
-# Of spline flows the autoregressive ones: of mixed tables they are nearer to the truth (README). Their samples come in
+# Of spline flows the autoregressive ones: of mixed tables they are nearer to the truth (docs/which_flow.md). Their samples come in
 # stages, which coupling ones need not.
 ALIASES = {
     "rqnsf": "MaskedAutoregressiveRQNSF",
