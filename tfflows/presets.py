@@ -10,8 +10,8 @@ from tfflows import architectures
 
 __all__ = ["build", "find"]
 
-# Of spline flows the autoregressive ones: of mixed tables they are nearer to the truth (docs/which_flow.md). Their samples come in
-# stages, which coupling ones need not.
+# Of spline flows the autoregressive ones: of mixed tables they are nearer to the truth (docs/which_flow.md). Their
+# samples come in stages, which coupling ones need not.
 ALIASES = {
     "rqnsf": "MaskedAutoregressiveRQNSF",
     "nsf": "MaskedAutoregressiveRQNSF",
