@@ -10,10 +10,11 @@ demo: .venv/installed
 	$(BIN)/python examples/alanine_dipeptide.py
 
 # Two runs: what XLA compiled in one would need more memory than a machine of 24 GB has. One process runs all tests of a
-# file, which share what takes long to make.
+# file, which share what takes long to make; the longest files come first, so that both processes end together.
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 test: .venv/installed lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/test_[a-k]*.py
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/test_[l-z]*.py
+	$(PYTEST) $(patsubst %,tests/test_%.py,bijectors inference docs export gallery continuous) tests/test_[a-k]*.py
+	$(PYTEST) $(patsubst %,tests/test_%.py,readme model posterior_examples testing point_clouds) tests/test_[l-z]*.py
 
 # Needs npm and Chromium with its driver.
 test-web: .venv/installed
