@@ -25,6 +25,8 @@ BATCH = 2048  # rows of all workers together
 
 def launch(n_workers: int, command: list[str]) -> int:
     """Runs the command in each worker, here; if one fails the others are ended. Returns its exit code, else 0."""
+    if n_workers < 1:
+        raise ValueError(f"Expected at least 1 worker; got {n_workers}.")
     listening = [socket.create_server(("localhost", 0)) for _ in range(n_workers)]
     addresses = [f"localhost:{server.getsockname()[1]}" for server in listening]
     for server in listening:

@@ -59,3 +59,5 @@ def test_a_dead_worker_ends_the_others(cluster):
     """They would wait for it."""
     code = "import json, os, time; time.sleep(600) if json.loads(os.environ['TF_CONFIG'])['task']['index'] else exit(3)"
     assert cluster.launch(2, [sys.executable, "-c", code]) == 3
+    with pytest.raises(ValueError, match="Expected at least 1 worker; got 0"):
+        cluster.launch(0, [sys.executable])

@@ -276,7 +276,7 @@ def sampled_rows(dataset: tf.data.Dataset, n_rows: int, check: Callable, seed: i
     Args:
       check: raises for x that is where there are no data.
     """
-    rng, kept, keys = np.random.default_rng(seed), None, np.empty(0)
+    rng, kept, keys, limit = np.random.default_rng(seed), None, np.empty(0), 1.0
     for i, batch in enumerate(dataset.as_numpy_iterator()):
         batch = {name: value[batch["weight"] > 0.0] for name, value in batch.items()}
         for name in batch.keys() & {"x", "context"}:
@@ -284,15 +284,17 @@ def sampled_rows(dataset: tf.data.Dataset, n_rows: int, check: Callable, seed: i
         check(batch["x"], f"x of the dataset's batch {i}")
         # Rows of the least random keys are a sample without replacement, however they come in batches.
         new = rng.random(len(batch["x"]))
-        if len(keys) == n_rows:
-            near = new < keys.max()
-            batch, new = {name: value[near] for name, value in batch.items()}, new[near]
+        near = new < limit
+        if not near.any():
+            continue
+        batch, keys = {name: value[near] for name, value in batch.items()}, np.concatenate([keys, new[near]])
+        if kept is None:
+            n_rows = max(1, min(n_rows, ADAPT_BYTES // sum(value[0].nbytes for value in batch.values())))
         kept = batch if kept is None else {name: np.concatenate([kept[name], batch[name]]) for name in kept}
-        keys = np.concatenate([keys, new])
-        limit = min(n_rows, max(1, int(ADAPT_BYTES * len(keys) / max(1, sum(value.nbytes for value in kept.values())))))
-        if len(keys) > limit:
-            least = np.sort(np.argpartition(keys, limit)[:limit])
+        if len(keys) > n_rows:
+            least = np.sort(np.argpartition(keys, n_rows)[:n_rows])
             kept, keys = {name: value[least] for name, value in kept.items()}, keys[least]
+            limit = keys.max()
     if len(keys) == 0:
         raise ValueError("Expected at least one row of data in the dataset; got none.")
     weight = kept["weight"] if np.any(kept["weight"] != 1.0) else None

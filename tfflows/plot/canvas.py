@@ -129,6 +129,27 @@ def check_masses(masses: Sequence[float] | float) -> list[float]:
     return [check_level(mass, "masses") for mass in np.unique(np.asarray(masses, np.float64)).tolist()]
 
 
+def check_limits(limits, n: int) -> np.ndarray:
+    """`[n, 2]`: as given, or one pair for all.
+
+    Raises:
+      ValueError: for anything but finite (low, high) with low < high.
+    """
+    found = np.asarray(limits, np.float64)
+    found = np.tile(found, (n, 1)) if found.shape == (2,) else found
+    if found.shape != (n, 2) or not np.all(np.isfinite(found)) or np.any(found[:, 0] >= found[:, 1]):
+        raise ValueError(f"Expected limits (low, high), low < high, of each of {n} numbers; got {limits}.")
+    return found
+
+
+def set_ticks(axis, categories: Sequence | None, is_whole: bool, **options) -> None:
+    """Ticks at categories that are not too many, else where `MaxNLocator` puts them, at whole numbers if they are."""
+    if categories is not None and len(categories) <= 12:
+        axis.set_ticks(range(len(categories)), [str(category) for category in categories])
+    elif options or is_whole:
+        axis.set_major_locator(module("matplotlib.ticker").MaxNLocator(integer=is_whole, **options))
+
+
 def check_count(n: int, what: str, least: int = 1) -> int:
     """Raises unless it is a whole number, at least `least`."""
     is_whole = isinstance(n, numbers.Real) and not isinstance(n, bool) and float(n).is_integer()

@@ -47,7 +47,7 @@ def corner(
       truths: a number to mark in each column, or None.
       weights, data_weights: of the samples and the data, `[n]`, >= 0; weighted points are drawn by resampling.
       columns: what each column holds, such as `flow.schema.columns`: names, categories, which are whole numbers.
-      limits: (low, high) of each column; by default where nearly all samples and data are.
+      limits: (low, high), or one of them for each column; by default where nearly all samples and data are.
       masses: which contours hold, in (0, 1).
       names: what samples and data are called.
       bins: of each histogram; by default some, by how many rows there are.
@@ -224,11 +224,7 @@ def _label(axis, columns, shown, i, j):
 
 
 def _ticks(axis, column):
-    if column.categories is not None and len(column.categories) <= 12:
-        axis.set_ticks(range(len(column.categories)), [str(c) for c in column.categories])
-    elif column.categories is None:
-        locator = canvas.module("matplotlib.ticker").MaxNLocator(4, prune="both", integer=_is_whole(column))
-        axis.set_major_locator(locator)
+    canvas.set_ticks(axis, column.categories, _is_whole(column), nbins=4, prune="both")
 
 
 def _is_whole(column) -> bool:
@@ -238,10 +234,7 @@ def _is_whole(column) -> bool:
 def _limits(limits, sets, columns, truths) -> np.ndarray:
     k = len(columns)
     if limits is not None:
-        limits = np.asarray(limits, np.float64)
-        if limits.shape != (k, 2) or not np.all(np.isfinite(limits)) or np.any(limits[:, 0] >= limits[:, 1]):
-            raise ValueError(f"Expected limits (low, high), low < high, of each of {k} columns; got {limits.tolist()}.")
-        return limits
+        return canvas.check_limits(limits, k)
     found = []
     for i, (column, truth) in enumerate(zip(columns, truths, strict=True)):
         if column.categories is not None:

@@ -219,7 +219,4 @@ def _handle(label, **style):
 
 def _ticks(axis, subject, i):
     categories = subject.categories[i] if subject.categories else None
-    if categories is not None and len(categories) <= 12:
-        axis.set_ticks(range(len(categories)), [str(c) for c in categories])
-    elif is_whole(subject.domain[i]):
-        axis.set_major_locator(canvas.module("matplotlib.ticker").MaxNLocator(integer=True))
+    canvas.set_ticks(axis, categories, is_whole(subject.domain[i]))

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfflows.domains import Domain
 from tfflows.nets.context import Heard
-from tfflows.plot.canvas import names
+from tfflows.plot.canvas import check_limits, names
 from tfflows.questions import estimates
 
 
@@ -99,10 +99,7 @@ class Subject:
     def limits(self, limits, *points: np.ndarray | None) -> np.ndarray:
         """`[D, 2]`: the limits given, or those of nearly all points and a margin; never out of the domain."""
         if limits is not None:
-            found = np.asarray(limits, np.float64)
-            found = np.tile(found, (self.n_dim, 1)) if found.shape == (2,) else found
-            if found.shape != (self.n_dim, 2) or not np.all(np.isfinite(found)) or np.any(found[:, 0] >= found[:, 1]):
-                raise ValueError(f"Expected limits (low, high), low < high, of each of {self.n_dim}; got {limits}.")
+            found = check_limits(limits, self.n_dim)
         else:
             points = [p for p in points if p is not None]
             if not points:

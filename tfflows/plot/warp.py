@@ -150,15 +150,7 @@ def grid(limits: np.ndarray, n_lines: int) -> np.ndarray:
 
 def _latent_limits(flow, subject, limits) -> np.ndarray:
     if limits is not None:
-        found = np.asarray(limits, np.float64)
-        found = np.tile(found, (flow.base.event_shape[0], 1)) if found.shape == (2,) else found
-        if (
-            found.shape != (flow.base.event_shape[0], 2)
-            or not np.all(np.isfinite(found))
-            or np.any(found[:, 0] >= found[:, 1])
-        ):
-            raise ValueError(f"Expected limits (low, high), low < high, of the latents; got {limits}.")
-        return found
+        return canvas.check_limits(limits, flow.base.event_shape[0])
     shares = np.array([0.005, 0.995])
     try:
         ends = flow.base.quantile(np.tile(shares[:, np.newaxis], flow.base.event_shape))
