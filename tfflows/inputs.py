@@ -33,19 +33,19 @@ class TrainingData:
       pipeline: batches as dicts of x, weight and perhaps context, or None for `rows`.
       held_out: batches to validate on, or None.
       batch_size: rows in a batch of `rows`.
-      shuffle: whether each epoch has an order of its own.
+      seed: of an order of the rows for each epoch, or None for the one they have.
     """
 
     rows: Rows | None
     pipeline: tf.data.Dataset | None
     held_out: tf.data.Dataset | None
     batch_size: int
-    shuffle: bool
+    seed: int | None
 
     @functools.cached_property
     def stream(self) -> tf.data.Dataset:
         """Batches, from the rows or from the user's pipeline."""
-        return self.pipeline or batches(self.rows, self.batch_size, shuffle=self.shuffle)
+        return self.pipeline or batches(self.rows, self.batch_size, self.seed)
 
     def adapt_rows(self) -> Rows:
         """The rows, of positive weight, to set data-dependent parts from."""
@@ -160,7 +160,7 @@ class Inputs:
                 raise ValueError("Expected context and weights inside the dataset; got them as arguments.")
             return self._from_dataset(x)
         rows = self.rows(x, context, weight)
-        return batches(rows, min(batch_size, len(rows)), shuffle=False)
+        return batches(rows, min(batch_size, len(rows)))
 
     def training_data(
         self,
@@ -174,23 +174,24 @@ class Inputs:
         validation_batch_size: int | None,
         hold_out_random: bool,
         shuffle: bool,
+        seed: int,
     ) -> TrainingData:
-        """`fit`'s arguments as what it trains on; they mean what they mean in Keras' `fit`."""
+        """`fit`'s arguments as what it trains on, in the sense of Keras' `fit`; all that is random follows the seed."""
         check_batch_size(batch_size)
-        held_out = None
+        held_out, order_seed = None, seed if shuffle else None
         size = max(batch_size, self.evaluation_rows) if validation_batch_size is None else validation_batch_size
         if validation_data is not None:
             held_out = self.dataset(*unpack(validation_data), size)
         if isinstance(x, tf.data.Dataset):
             if validation_split and held_out is None:
                 raise ValueError("Expected validation_data with a tf.data.Dataset; got none, or a validation_split.")
-            return TrainingData(None, self.dataset(x, context, weight, batch_size), held_out, batch_size, shuffle)
+            return TrainingData(None, self.dataset(x, context, weight, batch_size), held_out, batch_size, order_seed)
         rows = self.rows(x, context, weight)
         check_enough(rows, None if None in self.event_shape else math.prod(self.event_shape))
         if validation_split and held_out is None:
-            rows, held = hold_out(rows, validation_split, shuffle=hold_out_random)
-            held_out = batches(held, min(size, len(held)), shuffle=False)
-        return TrainingData(rows, None, held_out, min(batch_size, len(rows)), shuffle)
+            rows, held = hold_out(rows, validation_split, seed if hold_out_random else None)
+            held_out = batches(held, min(size, len(held)))
+        return TrainingData(rows, None, held_out, min(batch_size, len(rows)), order_seed)
 
     def _floats(self, value, what):
         if not tf.is_tensor(value):

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfflows import batching
-from tfflows.rows import gather
+from tfflows.rows import gather, order_of_epoch
 
 # Rows that the device keeps for the whole fit, at most; larger data are streamed batch by batch.
 MAX_BYTES = 2**30
@@ -61,16 +61,16 @@ class EpochLoop(keras.callbacks.Callback):
       batch_size: rows in a step.
       steps_per_call: steps in a call, or None for `default_steps`.
       n_products: products of a weight and a number that one row takes.
-      shuffle: whether the rows have a new order in each epoch.
+      seed: of a new order of the rows in each epoch, or None for the order they have.
     """
 
-    def __init__(self, function, rows, batch_size: int, steps_per_call: int | None, n_products: int, *, shuffle: bool):
+    def __init__(self, function, rows, batch_size: int, steps_per_call: int | None, n_products: int, seed: int | None):
         super().__init__()
         self.n_steps = -(-len(rows) // batch_size)
         self.steps_per_call = steps_per_call or default_steps(self.n_steps, batch_size, n_products)
         self._function = function
         self._n_rows = len(rows)
-        self._shuffle = shuffle
+        self._seed = seed
         # Rounded up, so that fitting a few rows more needs no new compilation.
         capacity = batching.round_up(len(rows))
         self._order_shape = (-(-capacity // batch_size), batch_size)
@@ -85,7 +85,7 @@ class EpochLoop(keras.callbacks.Callback):
         self.model.steps_per_execution = 1
 
     def on_epoch_begin(self, epoch, logs=None):
-        rows = np.random.permutation(self._n_rows) if self._shuffle else np.arange(self._n_rows)
+        rows = np.arange(self._n_rows) if self._seed is None else order_of_epoch(self._n_rows, self._seed, epoch)
         fillers = rows[np.arange(math.prod(self._order_shape) - self._n_rows) % self._n_rows]
         order = np.concatenate([rows, -1 - fillers]).astype(np.int32)
         self._order = tf.constant(order.reshape(self._order_shape))

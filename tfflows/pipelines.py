@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from tfflows import replicas
 from tfflows.checks import listed
 
 __all__ = ["npy", "parquet", "tfrecord", "write_tfrecord"]
@@ -193,7 +194,8 @@ def tfrecord(
         found = tf.io.parse_example(records, features)
         return _element([found[name] for name in features], list(features))
 
-    return rows.batch(batch_size).map(parsed, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    batches = rows.batch(batch_size).map(parsed, num_parallel_calls=tf.data.AUTOTUNE)
+    return replicas.by_rows(batches.prefetch(tf.data.AUTOTUNE))
 
 
 def write_tfrecord(folder: str | Path, x, context=None, weight=None, *, n_shards: int = 1) -> list[Path]:
@@ -251,7 +253,8 @@ def _dataset(blocks, specs, batch_size, shuffle, seed, buffer) -> tf.data.Datase
 
     signature = [tf.TensorSpec((None, *shape), tf.as_dtype(dtype)) for shape, dtype in specs.values()]
     dataset = tf.data.Dataset.from_generator(epoch, output_signature=_element(signature, list(specs)))
-    return dataset.apply(tf.data.experimental.assert_cardinality(-(-n // batch_size))).prefetch(2)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(-(-n // batch_size)))
+    return replicas.by_rows(dataset.prefetch(2))
 
 
 def _batches(blocks, batch_size, rng, buffer) -> Iterator[list[np.ndarray]]:

@@ -21,6 +21,25 @@ def index() -> tf.Tensor | int:
     return 0 if context is None else context.replica_id_in_sync_group
 
 
+def agreed(number: int, strategy) -> int:
+    """The number of the first worker of a strategy, for all; each calls it with one of its own."""
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return number
+
+    @tf.function(autograph=False)
+    def first():
+        return total(tf.where(tf.equal(index(), 0), number, 0))
+
+    return int(strategy.experimental_local_results(strategy.run(first))[0])
+
+
+def by_rows(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """The dataset, of whose batches each worker takes its part. TensorFlow's own way would deal out files."""
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return dataset.with_options(options)
+
+
 def total(values):
     """Sums of tensors over all replicas."""
     if count() == 1:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 
 import numpy as np
 import tensorflow as tf
+
+from tfflows import replicas
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,40 +42,46 @@ class Rows:
         return len(self.x)
 
 
-def hold_out(rows: Rows, fraction: float, *, shuffle: bool) -> tuple[Rows, Rows]:
-    """Splits rows into training and validation: the last ones, as Keras does, or random ones."""
+def order_of_epoch(n_rows: int, seed: int, epoch: int) -> np.ndarray:
+    """The numbers of the rows in the order of an epoch, which follows from these three alone."""
+    return np.random.default_rng([seed, epoch]).permutation(n_rows)
+
+
+def hold_out(rows: Rows, fraction: float, seed: int | None) -> tuple[Rows, Rows]:
+    """Splits rows into training and validation: the last ones, as Keras does, or with a seed random ones."""
     if not 0.0 < fraction < 1.0:
         raise ValueError(f"Expected validation_split in (0, 1); got {fraction}.")
     n_held = max(1, round(fraction * len(rows)))
     if n_held >= len(rows):
         raise ValueError(f"Expected more rows than the {n_held} to hold out; got {len(rows)}.")
-    order = np.random.permutation(len(rows)) if shuffle else np.arange(len(rows))
+    order = np.arange(len(rows)) if seed is None else np.random.default_rng(seed).permutation(len(rows))
     return rows.take(order[:-n_held]), rows.take(order[-n_held:])
 
 
-def batches(rows: Rows, batch_size: int, *, shuffle: bool) -> tf.data.Dataset:
+def batches(rows: Rows, batch_size: int, seed: int | None = None) -> tf.data.Dataset:
     """Batches of exactly `batch_size` rows, as dicts of x, weight and, if there is one, context.
 
     The last batch is filled up with rows of weight zero, so that every step has one shape and XLA compiles
-    once. With `shuffle` the order is a new one in each epoch.
+    once. With a seed the order is a new one in each epoch, that of `order_of_epoch`.
     """
     n = len(rows)
     n_batches = -(-n // batch_size)
     data = {name: tf.constant(value) for name, value in rows.columns().items()}
-    seeds = tf.data.Dataset.random(seed=np.random.randint(2**31), rerandomize_each_iteration=True)
+    epochs = itertools.count()
 
-    def epoch(seed):
-        order = tf.range(n)
-        if shuffle:
-            order = tf.random.experimental.stateless_shuffle(order, seed)
+    def order_of_next():
+        yield np.arange(n) if seed is None else order_of_epoch(n, seed, next(epochs))
+
+    def epoch(order):
         fillers = tf.gather(order, tf.range(n_batches * batch_size - n) % n)
         index = tf.concat([order, -1 - fillers], axis=0)
         return tf.data.Dataset.from_tensor_slices(tf.reshape(index, [n_batches, batch_size]))
 
-    dataset = seeds.batch(2, drop_remainder=True).take(1).flat_map(epoch)
+    dataset = tf.data.Dataset.from_generator(order_of_next, output_signature=tf.TensorSpec((n,), tf.int64))
+    dataset = dataset.flat_map(epoch)
     dataset = dataset.map(functools.partial(gather, data), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(n_batches))
-    return dataset.prefetch(tf.data.AUTOTUNE)
+    return replicas.by_rows(dataset.prefetch(tf.data.AUTOTUNE))
 
 
 def gather(data: dict[str, tf.Tensor], index: tf.Tensor) -> dict[str, tf.Tensor]:

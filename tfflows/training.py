@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from tfflows import loop
+from tfflows import loop, replicas
 from tfflows.callbacks import (
     MAX_EPOCHS,
     NonFiniteLossError,
@@ -192,6 +193,7 @@ class TrainableModel(SteppingModel):
             validation_batch_size=validation_batch_size,
             hold_out_random=automatic,
             shuffle=shuffle,
+            seed=replicas.agreed(np.random.randint(2**31 - 1), self.distribute_strategy),
         )
         self.accepts = accepts
         if self._needs_adapt():
@@ -203,6 +205,7 @@ class TrainableModel(SteppingModel):
         with self.distribute_strategy.scope():
             if not self.compiled:
                 self.compile(default_optimizer(averaged=automatic))
+            self._seed = replicas.agreed(self._seed, self.distribute_strategy)
             if not self.optimizer.built:  # in the first step, its new variables would make TensorFlow trace twice
                 self.optimizer.build(self.trainable_variables)
         callbacks = tf.nest.flatten(callbacks or [])
@@ -261,7 +264,7 @@ class TrainableModel(SteppingModel):
         if steps is None and any(map(hears_batches, callbacks)):
             steps = 1
         self._epoch_loop = loop.EpochLoop(
-            self._steps_function, rows, data.batch_size, steps, loop.n_products(self), shuffle=data.shuffle
+            self._steps_function, rows, data.batch_size, steps, loop.n_products(self), data.seed
         )
         # Keras counts the steps with these two and hands the dataset to the loop, which has its own.
         self.steps_per_execution = self._epoch_loop.steps_per_call
