@@ -34,6 +34,7 @@ ORDER = [
     "summary",
     "loop",
     "callbacks",
+    "checkpoints",
     "steps",
     "training",
     "export",

@@ -15,6 +15,12 @@ def are_workers() -> bool:
     return isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy)
 
 
+def is_chief(strategy) -> bool:
+    """Whether this process is the one that writes files: the first of a strategy's workers, or the only one."""
+    resolver = strategy.cluster_resolver
+    return not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) or resolver.task_id in (0, None)
+
+
 def index() -> tf.Tensor | int:
     """Which of the replicas this is, from 0."""
     context = tf.distribute.get_replica_context()

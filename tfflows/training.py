@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfflows import loop, replicas
+from tfflows import checkpoints, loop, replicas
 from tfflows.callbacks import (
     MAX_EPOCHS,
     NonFiniteLossError,
@@ -146,6 +147,7 @@ class TrainableModel(SteppingModel):
         validation_steps: int | None = None,
         validation_batch_size: int | None = None,
         validation_freq: int = 1,
+        checkpoint: str | Path | None = None,
     ) -> keras.callbacks.History:
         """Fits the flow to data; the arguments are those of Keras' `fit`.
 
@@ -166,13 +168,15 @@ class TrainableModel(SteppingModel):
           shuffle: whether rows are in another order in each epoch; a dataset has its own.
           verbose, callbacks, initial_epoch, steps_per_epoch: as in Keras.
           validation_steps, validation_batch_size, validation_freq: as in Keras.
+          checkpoint: path of a `.npz`, written every 10 s as it goes and at the end. If it is there, the fit goes on
+            from it and ends as it would have ended; if that fit has ended, its result is there at once.
 
         Returns:
           Keras' history; `loss` and `val_loss` are the mean loss, by default the NLL in nats. For images `bits_per_dim`
           and `val_bits_per_dim` are the same in bits for each number of an image.
 
         Raises:
-          ValueError: for data that do not fit the flow, before anything is trained.
+          ValueError: for data that do not fit the flow, or a checkpoint of another fit, before anything is trained.
           FloatingPointError: if loss or gradient stop being finite; says where, and leaves the weights
             of before.
         """
@@ -183,6 +187,8 @@ class TrainableModel(SteppingModel):
         if validation_steps is not None and validation_batch_size is None:
             validation_batch_size = batch_size  # what the steps are counted in
         accepts = self.accepts.named(x, context)
+        strategy = self.distribute_strategy
+        kept = None if checkpoint is None else checkpoints.read(checkpoint, strategy)
         data = accepts.training_data(
             x,
             context,
@@ -193,36 +199,55 @@ class TrainableModel(SteppingModel):
             validation_batch_size=validation_batch_size,
             hold_out_random=automatic,
             shuffle=shuffle,
-            seed=replicas.agreed(np.random.randint(2**31 - 1), self.distribute_strategy),
+            seed=replicas.agreed(np.random.randint(2**31 - 1), strategy) if kept is None else kept.seed,
         )
         self.accepts = accepts
-        if self._needs_adapt():
+        adapts = kept is None and self._needs_adapt()
+        if adapts:
             rows = data.adapt_rows()
             self.accepts.check_domain(rows.x)  # of a pipeline, those that are seen here
             self._adapt(rows, 1 if verbose == "auto" else verbose)
         if automatic and not self.trainable_weights:  # `adapt` was all there is to it
             automatic, epochs = False, 1
-        with self.distribute_strategy.scope():
+        with strategy.scope():
             if not self.compiled:
                 self.compile(default_optimizer(averaged=automatic))
-            self._seed = replicas.agreed(self._seed, self.distribute_strategy)
+            self._set_step_seed(replicas.agreed(self._seed, strategy) if kept is None else kept.step_seed)
             if not self.optimizer.built:  # in the first step, its new variables would make TensorFlow trace twice
                 self.optimizer.build(self.trainable_variables)
+        n_epochs = MAX_EPOCHS if automatic else epochs
+        saver = []
+        if checkpoint is not None:
+            facts = {"batch_size": data.batch_size, "automatic": automatic, "validation_split": validation_split}
+            facts = checkpoints.facts(self, data.rows, facts)
+            begun = kept or checkpoints.Progress(facts, data.seed, self._seed, adapts)
+            saver = [checkpoints.Checkpoint(self, checkpoint, begun, facts)]
+            if saver[0].has_ended(n_epochs):
+                self.history = saver[0].history()
+                return self.history
+            initial_epoch = max(initial_epoch, saver[0].first_epoch(n_epochs))
         callbacks = tf.nest.flatten(callbacks or [])
         dataset = self._choose_loop(data, callbacks, steps_per_epoch)
         n_steps = steps_per_epoch or int(dataset.cardinality())
         stop = until_converged(n_steps) if automatic else []
-        ours = [StopOnNonFinite(), *averaging(self.optimizer, callbacks)]
+        ours, averages = [StopOnNonFinite()], averaging(self.optimizer, callbacks)
         last = []
         if self._epoch_loop is not None:
             ours.append(self._epoch_loop)
             last = [ProgressBar()] if verbose != 0 else []
+        others = [*averages, *callbacks, *stop, keras.callbacks.History()]
+        for each in saver:
+            each.attach(others, self._epoch_loop)
+            if kept is not None and self._epoch_loop is None:
+                if kept.is_adapted:
+                    data.adapt_rows()  # after which a pipeline goes on in the order that it has had
+                dataset = each.rest_of(dataset, steps_per_epoch)
         try:
             history = super().fit(
                 dataset,
-                epochs=MAX_EPOCHS if automatic else epochs,
+                epochs=n_epochs,
                 verbose=verbose,
-                callbacks=[*ours, *callbacks, *stop, *last],
+                callbacks=[*ours, *others, *saver, *last],
                 validation_data=data.held_out,
                 shuffle=False,  # the data have shuffled already
                 initial_epoch=initial_epoch,
@@ -231,6 +256,8 @@ class TrainableModel(SteppingModel):
                 validation_freq=validation_freq,
             )
             restore_best(stop)
+            for each in saver:
+                each.done()
             return history
         except NonFiniteLossError as error:
             raise FloatingPointError(
@@ -245,6 +272,11 @@ class TrainableModel(SteppingModel):
             if self._epoch_loop is not None:
                 self._epoch_loop = self.train_function = None  # it holds the data
             self.steps_per_execution = self.steps_per_call or 1
+
+    def _set_step_seed(self, seed: int) -> None:
+        """Where the random numbers of losses come from; compiled steps have it as a constant."""
+        if seed != self._seed:
+            self._seed, self._steps_function, self.train_function = seed, None, None
 
     def _choose_loop(self, data, callbacks, steps_per_epoch) -> tf.data.Dataset:
         """Prepares the compiled loop over data in memory, if it will do; returns what Keras iterates over."""
