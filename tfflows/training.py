@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfflows import loop, replicas
+from tfflows import loop, replicas, states
 from tfflows.callbacks import (
     MAX_EPOCHS,
     NonFiniteLossError,
@@ -115,18 +115,22 @@ class TrainableModel(SteppingModel):
         self.steps_per_call = steps_per_execution
         self._reset_compiled()
 
-    def adapt(self, x, context=None, sample_weight=None, *, verbose=0) -> None:
+    def adapt(self, x, context=None, sample_weight=None, *, verbose=0, checkpoint=None) -> None:
         """Sets what is taken from data without gradients (Standardize, ActNorm). The first `fit` calls it.
 
         Args:
           x, context, sample_weight: as in `fit`. Of a `tf.data.Dataset` all rows are read once and checked, and 100,000
             at random are used; `fit` by itself takes the first ones.
           verbose: 1 to show the progress of what takes long, else 0.
+          checkpoint: path of a `.npz`, where SINF keeps the layers found so far; if it is there, the search goes on
+            from it, to the same layers as if it had never been killed.
 
         Raises:
-          ValueError: for data that do not fit the flow.
+          ValueError: for data that do not fit the flow, or a checkpoint of other data or settings.
         """
-        self._adapt(self.accepts.adapt_rows(x, context, sample_weight), verbose)
+        rows = self.accepts.adapt_rows(x, context, sample_weight)
+        with states.kept(checkpoint):
+            self._adapt(rows, verbose)
 
     def fit(
         self,
