@@ -299,7 +299,7 @@ class _Run:
         return state
 
     def _checked(self, walkers):
-        """The target at some walkers, uncounted: how often it was evaluated is the same with and without checkpoints."""
+        """The target at some walkers; uncounted, so that results say the same with and without checkpoints."""
         n_invalid = self.target.n_invalid
         known = self.target.run(self._unconstrained, tf.constant(walkers[:N_CHECKED])).numpy()
         self.target.n_invalid = n_invalid
