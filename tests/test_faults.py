@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import tfflows as tff
-from tfflows import atomic, states
+from tfflows import atomic, inference, states
 from tfflows.bijectors import sliced
 from tfflows.pipelines import write_tfrecord
 from tfflows.plot import canvas
@@ -288,3 +288,52 @@ def test_sinf_goes_on_to_the_same_layers(tmp_path, monkeypatch):
     states.save(path, {"z": np.zeros(2)})
     with pytest.raises(ValueError, match="Expected a checkpoint of these data and settings"):
         two_searches(x, path)
+
+
+# Samplers; `preconditioned_smc` is in test_inference.py.
+
+
+def banana(z):
+    return -0.5 * z[:, 0] ** 2 - 2.0 * (z[:, 1] - 0.5 * z[:, 0] ** 2) ** 2
+
+
+SAMPLERS = {
+    "flow_mh": {"n_walkers": 32, "n_rounds": 3, "n_local": 2, "n_global": 1},
+    "variational": {"n_steps": 3, "n_particles": 16, "n_rounds": 2},
+    "neutra_hmc": {"n_steps": 3, "n_particles": 16, "n_adapt": 100, "jit_compile": False},
+}
+
+
+def sampled(sampler, path, log_prob=banana, **kwargs):
+    keras.utils.set_random_seed(0)
+    flow = tff.FlowModel(tff.RealNVP(2, n_layers=2, hidden=(4,)))
+    settings = {"n_draws": 60, "n_chains": 2, "flow": flow, "verbose": False, **SAMPLERS[sampler], **kwargs}
+    return getattr(inference, sampler)(inference.Target(log_prob, 2), checkpoint=path, **settings)
+
+
+@pytest.mark.usefixtures("without_xla", "quick_samplers")
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_samplers_go_on_to_the_same_draws(sampler, tmp_path, monkeypatch):
+    path, killed, kept = tmp_path / "run.npz", tmp_path / "killed.npz", []
+    swap = atomic._swap
+
+    def keeping(made, path):
+        kept.append(made.read_bytes())
+        swap(made, path)
+
+    monkeypatch.setattr(atomic, "_swap", keeping)
+    whole = sampled(sampler, path)
+    killed.write_bytes(kept[1])
+    assert len(kept) >= 3
+    after = sampled(sampler, killed)
+    np.testing.assert_array_equal(whole.draws, after.draws)
+    np.testing.assert_array_equal(whole.log_prob, after.log_prob)
+    counts = [(r.log_evidence, r.n_evaluations, r.n_gradients) for r in (whole, after)]
+    assert counts[0] == counts[1]
+    for a, b in zip(whole.flow.get_weights(), after.flow.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match="Expected a checkpoint of this target"):
+        sampled(sampler, killed, lambda z: 2.0 * banana(z))
+    if sampler != "flow_mh":
+        with pytest.raises(ValueError, match=r"Expected a checkpoint of seed=5; got .*, of 0"):
+            sampled(sampler, killed, seed=5)
