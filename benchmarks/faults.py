@@ -65,8 +65,8 @@ def sampled(sampler, path, **settings):
 
 def sinf(path):
     keras.utils.set_random_seed(0)
-    flow = tff.FlowModel(tff.SINF(4, n_layers=40, n_knots=16, patience=40))
-    flow.adapt(np.random.default_rng(0).gamma(2.0, size=(3000, 4)), checkpoint=path)
+    flow = tff.FlowModel(tff.SINF(3, n_layers=25, n_knots=16, patience=25))
+    flow.adapt(np.random.default_rng(0).gamma(2.0, size=(2000, 3)), checkpoint=path)
     return flow.get_weights()
 
 
@@ -95,7 +95,7 @@ def command_line(path):
 
 
 RESUMED = {
-    "SINF's search for layers": sinf,
+    "SINF": sinf,
     "preconditioned_smc": functools.partial(sampled, inference.preconditioned_smc, n_effective=64, n_active=32),
     "flow_mh": functools.partial(sampled, inference.flow_mh, n_walkers=32, n_rounds=4, n_local=3, n_global=2),
     "variational": functools.partial(sampled, inference.variational, n_steps=60, n_particles=32, n_rounds=3),
@@ -384,7 +384,8 @@ def main():
     parser.add_argument("--only", nargs="*", help="parts of the names of faults; the others' rows stay")
     args = parser.parse_args()
     rng = np.random.default_rng(0)
-    tasks = {"disk full": lambda folder: full(args.trials, rng, folder)}
+    tasks = {name: functools.partial(_one, resumed, name, work, args.trials, rng) for name, work in RESUMED.items()}
+    tasks["disk full"] = lambda folder: full(args.trials, rng, folder)
     for number, name in [
         (signal.SIGKILL, "flow.save"),
         (signal.SIGTERM, "flow.save"),
@@ -393,8 +394,6 @@ def main():
         (signal.SIGKILL, "flow.export, TFLite"),
     ]:
         tasks[f"{number.name} {name}"] = functools.partial(_one, written, name, number, args.trials, rng)
-    for name, work in RESUMED.items():
-        tasks[name] = functools.partial(_one, resumed, name, work, args.trials, rng)
     path = peers.RESULTS / "faults"
     rows = json.loads(path.with_suffix(".json").read_text())["rows"] if path.with_suffix(".json").exists() else []
     for name, task in tasks.items():

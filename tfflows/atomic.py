@@ -52,7 +52,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
             yield made
             _flush(made)
             _swap(made, path)
-            _flush_one(path.parent)
+            _flush_names(path.parent)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
@@ -164,33 +164,40 @@ def _remove_left_behind(path):
     """Removes what killed writers of `path` left; the folders of those at work are locked."""
     if not fcntl:
         return
-    for folder in path.parent.iterdir():
-        if folder.name.startswith(_prefix(path)) and folder != _aside(path):
-            with contextlib.suppress(OSError):
-                lock = os.open(folder, os.O_RDONLY)
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(folder, ignore_errors=True)
-                finally:
-                    os.close(lock)
+    with contextlib.suppress(OSError):  # a folder that may be written to, but not be listed
+        for folder in path.parent.iterdir():
+            if folder.name.startswith(_prefix(path)) and folder != _aside(path):
+                _remove_unless_locked(folder)
 
 
-def _flush(made):
+def _remove_unless_locked(folder):
+    with contextlib.suppress(OSError):
+        lock = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(lock)
+
+
+def _flush(path):
     """Everything to the disk: what is renamed before its content is written may be empty after a power cut."""
-    if made.is_dir():
-        for inside in made.iterdir():
-            _flush(inside)
-    _flush_one(made)
-
-
-def _flush_one(path):
-    if os.name == "nt":  # folders cannot be opened there, nor what is only to be read be flushed
+    if not path.is_dir():
+        with open(path, "rb+") as file:
+            os.fsync(file)
         return
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
+    for inside in path.iterdir():
+        _flush(inside)
+    _flush_names(path)
+
+
+def _flush_names(folder):
+    with contextlib.suppress(OSError):  # where folders cannot be opened, or not be flushed
+        file = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
 
 
 def _swap(made, path):

@@ -75,7 +75,7 @@ def save_flow(flow: Density, path: Path) -> None:
             rescued = Path(tempfile.mkdtemp(prefix="tfflows-")) / path.name
             flow.save(rescued)
             raise ValueError(
-                f"Expected room for {path.name}; got: {error}. It is saved to {rescued} instead."
+                f"Expected room for {path.name}; got: {error.strerror or error}. It is saved to {rescued} instead."
             ) from error
         raise
 
