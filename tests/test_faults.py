@@ -121,6 +121,26 @@ def test_an_error_leaves_the_old_one_and_nothing_else(tmp_path):
         pass
 
 
+def test_ctrl_c_between_two_steps_puts_the_old_one_back(tmp_path, monkeypatch):
+    without_exchange(monkeypatch)
+    path, replace, calls = tmp_path / "x", os.replace, []
+    write_folder("old")(path)
+
+    def interrupted(*paths):
+        calls.append(paths)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        replace(*paths)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write_folder("new")(path)
+    assert len(calls) == 3
+    assert text_of(path) == "oldold"
+    assert os.listdir(tmp_path) == ["x"]
+
+
 def test_writers_at_work_are_left_alone(tmp_path):
     path = tmp_path / "x.txt"
     with atomic.replacing(path) as made:
