@@ -357,3 +357,6 @@ def test_samplers_go_on_to_the_same_draws(sampler, tmp_path, monkeypatch):
     if sampler != "flow_mh":
         with pytest.raises(ValueError, match=r"Expected a checkpoint of seed=5; got .*, of 0"):
             sampled(sampler, killed, seed=5)
+    states.save(killed, {"x": np.zeros(2)})
+    with pytest.raises(ValueError, match="Expected a checkpoint of"):
+        sampled(sampler, killed)

@@ -10,9 +10,15 @@ import tensorflow as tf
 from tfflows.inference.target import Target
 from tfflows.states import load, save
 
-__all__ = ["N_CHECKED", "Checkpoint", "check_same", "load", "save"]
+__all__ = ["N_CHECKED", "Checkpoint", "check_kind", "check_same", "load", "save"]
 
 N_CHECKED = 16  # log-densities of a checkpoint that are computed anew
+
+
+def check_kind(state: dict, key: str, sampler: str) -> None:
+    """Raises a ValueError for a checkpoint without `key`, which those of the sampler have."""
+    if key not in state or "flow_optimizer" not in state:
+        raise ValueError(f"Expected a checkpoint of {sampler}; got another one, of {', '.join(sorted(state)[:8])}.")
 
 
 def check_same(kept: np.ndarray, now: np.ndarray) -> None:

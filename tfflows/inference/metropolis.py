@@ -10,7 +10,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfflows.inference import diagnostics
-from tfflows.inference.checkpoint import N_CHECKED, check_same, load, save
+from tfflows.inference.checkpoint import N_CHECKED, check_kind, check_same, load, save
 from tfflows.inference.flows import Trainer, flow_for
 from tfflows.inference.importance import bridge, evidence
 from tfflows.inference.kernels import FlowProposal, InTurn, repeat
@@ -306,6 +306,7 @@ class _Run:
         return known
 
     def restore(self, state, n_chains):
+        check_kind(state, "walkers", "flow_mh")
         if state["walkers"].shape != (self.n_walkers, self.target.n_dim):
             got = state["walkers"].shape
             raise ValueError(

@@ -10,7 +10,7 @@ import tensorflow as tf
 from scipy import stats
 
 from tfflows.inference import diagnostics, student
-from tfflows.inference.checkpoint import N_CHECKED, check_same, load, save
+from tfflows.inference.checkpoint import N_CHECKED, check_kind, check_same, load, save
 from tfflows.inference.flows import Trainer, flow_for
 from tfflows.inference.importance import bridge, evidence
 from tfflows.inference.particles import NEVER, Particles
@@ -315,6 +315,7 @@ class _Run:
         return state
 
     def restore(self, state):
+        check_kind(state, "steps", "preconditioned_smc")
         if state["z"].shape[1] != self.target.n_dim:
             raise ValueError(f"Expected a checkpoint of {self.target.n_dim} parameters; got {state['z'].shape[1]}.")
         state["z"] = state["z"].astype(self.target.dtype.as_numpy_dtype)
