@@ -21,7 +21,7 @@ import keras
 import matplotlib
 import numpy as np
 
-from tfflows import FlowModel, RealNVP, datasets, export, plot
+from tfflows import FlowModel, RealNVP, atomic, datasets, export, plot
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -253,7 +253,9 @@ def main(names: list[str], output: Path, *, quick: bool) -> None:
         for report in reports:
             print(f"{name}: {report.runtime}, {report.signature}: differs by {report.difference:.1e}")
         exhibit.draw(flow, x, context, folder / f"{name}.png")
-        (folder / "README.md").write_text(card(name, exhibit, flow, x, context, folder, reports), encoding="utf-8")
+        text = card(name, exhibit, flow, x, context, folder, reports)
+        with atomic.replacing(folder / "README.md") as made:
+            made.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

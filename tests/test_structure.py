@@ -11,6 +11,8 @@ ROOT = Path(__file__).parents[1] / "tfflows"
 ORDER = [
     "serialization",
     "schema",
+    "atomic",
+    "states",
     "numerics",
     "randomness",
     "ode",

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import time
-import zipfile
 import zlib
 from pathlib import Path
 
@@ -18,8 +16,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfflows import replicas
-from tfflows.rows import Rows
+from tfflows import replicas, states
+from tfflows.inputs import TrainingData
 from tfflows.serialization import serialize
 
 SECONDS = 10.0  # from one writing to the next, at least
@@ -61,12 +59,7 @@ class Progress:
     def write(self, path: Path) -> None:
         """Puts it into the file, which is the old one or the new one at any moment."""
         rest = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "arrays"}
-        beside = path.with_name(f".{path.name}.part")
-        with open(beside, "wb") as file:
-            np.savez(file, **self.arrays, progress=np.array(json.dumps(rest)))
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        states.save(path, self.arrays | {"progress": np.array(json.dumps(rest))})
 
 
 def read(path: str | Path, strategy) -> Progress | None:
@@ -80,27 +73,28 @@ def read(path: str | Path, strategy) -> Progress | None:
     if not path.parent.is_dir():
         raise ValueError(f"Expected a checkpoint in a folder that is there; got {path}.")
     if path.exists():
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            found = Progress(arrays=arrays, **json.loads(str(arrays.pop("progress"))))
-        except (ValueError, KeyError, TypeError, AttributeError, EOFError, OSError, zipfile.BadZipFile) as error:
-            raise ValueError(f"Expected a checkpoint of fit; got {path}, which is none: {error}") from error
+        arrays = states.load(path)
+        if not states.is_search(arrays):  # which comes before the first epoch
+            try:
+                found = Progress(**json.loads(str(arrays.pop("progress"))), arrays=arrays)
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"Expected a checkpoint of fit; got {path}, which is none: {error}") from error
     here = -1 if found is None else found.epoch
     if here != replicas.agreed(here, strategy):
         raise ValueError(f"Expected a checkpoint that all workers can read; got one that the first alone has, {path}.")
     return found
 
 
-def facts(model, rows: Rows | None, arguments: dict) -> dict:
-    """What must be the same for a fit to go on: of a compiled model, the data in memory, and arguments by name."""
+def facts(model, data: TrainingData, **arguments) -> dict:
+    """What must be the same for a fit to go on: of a compiled model, its data, and arguments by name."""
     optimizer = {name: value for name, value in model.optimizer.get_config().items() if name != "name"}
     now = {
         "model": type(model).__name__,
         "weights": [list(weight.shape) for weight in model.weights],
         "loss": serialize(model.flow_loss),
         "optimizer": [type(model.optimizer).__name__, optimizer],
-        "rows": None if rows is None else [len(rows), _checksum(rows)],
+        "rows": None if data.rows is None else [len(data.rows), _checksum(data.rows)],
+        "batch_size": data.batch_size,
         **arguments,
     }
     return json.loads(json.dumps(now, default=str))
@@ -167,8 +161,11 @@ class Checkpoint(keras.callbacks.Callback):
         """The epoch to begin with, out of `n_epochs`: none of them if a callback has stopped the training."""
         return n_epochs if self._progress.is_over else min(self._progress.epoch, n_epochs)
 
-    def rest_of(self, stream: tf.data.Dataset, steps_per_epoch: int | None) -> tf.data.Dataset:
+    def rest_of(self, data: TrainingData, steps_per_epoch: int | None) -> tf.data.Dataset:
         """The batches of the epochs that are not over, in the order that they would have had."""
+        stream = data.stream
+        if self._progress.is_adapted:
+            data.adapt_rows()  # after which a pipeline is in the order of the first epoch
         if steps_per_epoch is not None:  # one pass for all epochs
             return stream.skip(self._progress.epoch * steps_per_epoch)
         for _ in range(self._progress.epoch):

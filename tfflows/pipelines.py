@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tfflows import replicas
+from tfflows import atomic, replicas
 from tfflows.checks import listed
 
 __all__ = ["npy", "parquet", "tfrecord", "write_tfrecord"]
@@ -224,14 +224,13 @@ def write_tfrecord(folder: str | Path, x, context=None, weight=None, *, n_shards
     paths = []
     for shard in range(n_shards):
         path = folder / f"{shard:04}.tfrecord"
-        with tf.io.TFRecordWriter(f"{path}.part") as writer:
+        with atomic.replacing(path) as made, tf.io.TFRecordWriter(str(made)) as writer:
             for i in range(shard, n, n_shards):
                 features = {
                     name: tf.train.Feature(float_list=tf.train.FloatList(value=value[i].ravel()))
                     for name, value in parts.items()
                 }
                 writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
-        Path(f"{path}.part").replace(path)
         paths.append(path)
     return paths
 

@@ -9,11 +9,12 @@ import numpy as np
 import tensorflow as tf
 
 from tfflows import replicas
+from tfflows.atomic import SavedWhole
 from tfflows.losses import NegativeLogLikelihood, weighted_mean
 from tfflows.randomness import training_randomness
 
 
-class SteppingModel(keras.Model):
+class SteppingModel(SavedWhole, keras.Model):
     """A Keras model whose steps take the mean of a loss over rows without labels.
 
     A subclass sets `accepts` (an `inputs.Inputs`), has the verbs that losses call, and implements the following.

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfflows import checkpoints, loop, replicas
+from tfflows import checkpoints, loop, replicas, states
 from tfflows.callbacks import (
     MAX_EPOCHS,
     NonFiniteLossError,
@@ -116,18 +116,22 @@ class TrainableModel(SteppingModel):
         self.steps_per_call = steps_per_execution
         self._reset_compiled()
 
-    def adapt(self, x, context=None, sample_weight=None, *, verbose=0) -> None:
+    def adapt(self, x, context=None, sample_weight=None, *, verbose=0, checkpoint=None) -> None:
         """Sets what is taken from data without gradients (Standardize, ActNorm). The first `fit` calls it.
 
         Args:
           x, context, sample_weight: as in `fit`. Of a `tf.data.Dataset` all rows are read once and checked, and 100,000
             at random are used; `fit` by itself takes the first ones.
           verbose: 1 to show the progress of what takes long, else 0.
+          checkpoint: path of a `.npz`, where SINF keeps the layers found so far; if it is there, the search goes on
+            from it, to the same layers as if it had never been killed.
 
         Raises:
-          ValueError: for data that do not fit the flow.
+          ValueError: for data that do not fit the flow, or a checkpoint of other data or settings.
         """
-        self._adapt(self.accepts.adapt_rows(x, context, sample_weight), verbose)
+        rows = self.accepts.adapt_rows(x, context, sample_weight)
+        with states.kept(checkpoint):
+            self._adapt(rows, verbose)
 
     def fit(
         self,
@@ -189,6 +193,7 @@ class TrainableModel(SteppingModel):
         accepts = self.accepts.named(x, context)
         strategy = self.distribute_strategy
         kept = None if checkpoint is None else checkpoints.read(checkpoint, strategy)
+        seed = replicas.agreed(np.random.randint(2**31 - 1), strategy) if kept is None else kept.seed
         data = accepts.training_data(
             x,
             context,
@@ -199,14 +204,15 @@ class TrainableModel(SteppingModel):
             validation_batch_size=validation_batch_size,
             hold_out_random=automatic,
             shuffle=shuffle,
-            seed=replicas.agreed(np.random.randint(2**31 - 1), strategy) if kept is None else kept.seed,
+            seed=seed,
         )
         self.accepts = accepts
         adapts = kept is None and self._needs_adapt()
         if adapts:
             rows = data.adapt_rows()
             self.accepts.check_domain(rows.x)  # of a pipeline, those that are seen here
-            self._adapt(rows, 1 if verbose == "auto" else verbose)
+            with states.kept(checkpoint):
+                self._adapt(rows, 1 if verbose == "auto" else verbose)
         if automatic and not self.trainable_weights:  # `adapt` was all there is to it
             automatic, epochs = False, 1
         with strategy.scope():
@@ -218,9 +224,8 @@ class TrainableModel(SteppingModel):
         n_epochs = MAX_EPOCHS if automatic else epochs
         saver = []
         if checkpoint is not None:
-            facts = {"batch_size": data.batch_size, "automatic": automatic, "validation_split": validation_split}
-            facts = checkpoints.facts(self, data.rows, facts)
-            begun = kept or checkpoints.Progress(facts, data.seed, self._seed, adapts)
+            facts = checkpoints.facts(self, data, automatic=automatic, validation_split=validation_split)
+            begun = kept or checkpoints.Progress(facts, seed, self._seed, adapts)
             saver = [checkpoints.Checkpoint(self, checkpoint, begun, facts)]
             if saver[0].has_ended(n_epochs):
                 self.history = saver[0].history()
@@ -239,9 +244,7 @@ class TrainableModel(SteppingModel):
         for each in saver:
             each.attach(others, self._epoch_loop)
             if kept is not None and self._epoch_loop is None:
-                if kept.is_adapted:
-                    data.adapt_rows()  # after which a pipeline goes on in the order that it has had
-                dataset = each.rest_of(dataset, steps_per_epoch)
+                dataset = each.rest_of(data, steps_per_epoch)
         try:
             history = super().fit(
                 dataset,

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfflows import states
 from tfflows.bijectors.base import Bijector
 from tfflows.nets import Constant
 from tfflows.nets.conditioning import as_rows
@@ -110,11 +111,10 @@ class Sliced(Bijector):
         x, weight = x[weight > 0.0], weight[weight > 0.0]
         if len(x) < 10:
             raise ValueError(f"Expected at least 10 rows of positive weight; got {len(x)}.")
-        found = []
+        found, sizes = [], (self._n_layers, self._n_directions)
+        kept = states.search("Sliced", x, weight, sizes, self._spline.n_knots, dict(self._settings))
         try:
-            _find_layers(
-                found, x, weight, self._spline, self._n_layers, self._n_directions, verbose=verbose, **self._settings
-            )
+            _find_layers(found, kept, x, weight, self._spline, *sizes, verbose=verbose, **self._settings)
         except KeyboardInterrupt:
             if found:
                 self._keep(found)
@@ -161,10 +161,11 @@ class Sliced(Bijector):
         return f"Sliced: {max(self.n_found, 0)} of {self._n_layers} layers, {self._n_directions} directions each"
 
 
-def _find_layers(found, x, weight, spline, n_layers, n_directions, *, step, patience, held_out, seed, verbose):
+def _find_layers(found, kept, x, weight, spline, n_layers, n_directions, *, step, patience, held_out, seed, verbose):
     """Fills the list `found` with (directions `[D, K]`, parameters of their splines), layer after layer.
 
-    However it ends, by Ctrl-C too, what is left there are the layers up to the best.
+    However it ends, by Ctrl-C too, what is left there are the layers up to the best. Those that were `kept` before a
+    crash are not searched for again: the rows pass through them as they did then.
     """
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(x))
@@ -175,25 +176,38 @@ def _find_layers(found, x, weight, spline, n_layers, n_directions, *, step, pati
     log_dets = {name: np.zeros(len(index)) for name, index in rows.items()}
     scores = [_score(values["held out"], log_dets["held out"], weights["held out"])]
     shown = "held_out_log_prob"
+    before = [] if kept.found is None else list(zip(kept.found["directions"], kept.found["knots"], strict=True))
+    rng = rng if kept.found is None else kept.found["generator"]
     bar = keras.utils.Progbar(n_layers, unit_name="layer", stateful_metrics=[shown]) if verbose else None
     try:
         for i in range(n_layers):
-            some = rng.permutation(len(values["fit"]))[:MAX_ROWS]
-            share = weights["fit"][some] / np.sum(weights["fit"][some])
-            directions = _farthest_from_normal(values["fit"][some], share, n_directions, rng)
-            params = _towards_normal(values["fit"] @ directions, weights["fit"], spline, step)
+            if i < len(before):
+                directions, params = before[i]
+            else:
+                directions, params = _next_layer(values["fit"], weights["fit"], spline, n_directions, step, rng)
             for name in values:
                 values[name], log_slope = _apply(spline, values[name], directions, params)
                 log_dets[name] += log_slope
             found.append((directions, params))
             scores.append(_score(values["held out"], log_dets["held out"], weights["held out"]))
             is_last = i + 1 - np.nanargmax(scores) >= patience or not np.isfinite(scores[-1]) or i + 1 == n_layers
+            if i >= len(before):
+                directions, knots = (list(part) for part in zip(*found, strict=True))
+                kept.keep({"directions": directions, "knots": knots, "generator": rng}, is_done=bool(is_last))
             if bar is not None:
                 bar.update(i + 1, values=[(shown, scores[-1])], finalize=bool(is_last))
             if is_last:
                 break
     finally:
         del found[int(np.nanargmax(scores)) :]
+
+
+def _next_layer(x, weight, spline, n_directions, step, rng):
+    some = rng.permutation(len(x))[:MAX_ROWS]
+    share = weight[some] / np.sum(weight[some])
+    # In one order in memory, as it is read from a file: products of matrices in another one differ in the last digits.
+    directions = np.ascontiguousarray(_farthest_from_normal(x[some], share, n_directions, rng))
+    return directions, _towards_normal(x @ directions, weight, spline, step)
 
 
 def _score(z, log_det, weight):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import tempfile
 import zipfile
@@ -12,9 +11,8 @@ from pathlib import Path
 
 import keras
 
+from tfflows import atomic
 from tfflows.density import Density
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
@@ -32,22 +30,22 @@ def replacing(path: Path | None, endings: Sequence[str], *, force: bool) -> Iter
         yield None
         return
     path = free(path, endings, force=force)
-    try:  # beside it, because only there renaming is one step
-        folder = tempfile.TemporaryDirectory(prefix=".tfflows-", dir=path.parent)
-    except OSError as error:
-        raise ValueError(f"Expected a folder that can be written to; got {path.parent}: {error.strerror}.") from error
-    with folder:
-        made = Path(folder.name) / path.name
-        try:
+    try:
+        with contextlib.ExitStack() as stack:
+            try:
+                made = stack.enter_context(atomic.replacing(path))
+            except OSError as error:
+                raise ValueError(
+                    f"Expected a folder that can be written to; got {path.parent}: {os.strerror(error.errno)}."
+                ) from error
             yield made
-            os.replace(made, path)
-        except OSError as error:
-            if error.errno not in FULL:
-                raise
-            raise ValueError(
-                f"Expected room for {path}; got: {os.strerror(error.errno)}. What was there is as it was; make room, "
-                "or choose another --out."
-            ) from error
+    except OSError as error:
+        if error.errno not in atomic.FULL:
+            raise
+        raise ValueError(
+            f"Expected room for {path}; got: {os.strerror(error.errno)}. What was there is as it was; make room, "
+            "or choose another --out."
+        ) from error
 
 
 def free(path: Path, endings: Sequence[str], *, force: bool) -> Path:
@@ -77,7 +75,7 @@ def save_flow(flow: Density, path: Path) -> None:
             rescued = Path(tempfile.mkdtemp(prefix="tfflows-")) / path.name
             flow.save(rescued)
             raise ValueError(
-                f"Expected room for {path.name}; got: {error}. It is saved to {rescued} instead."
+                f"Expected room for {path.name}; got: {error.strerror or error}. It is saved to {rescued} instead."
             ) from error
         raise
 

@@ -131,13 +131,13 @@ class PointCloudFlow(export.Exportable, TrainableModel):
             return super().evaluate(x, context, sample_weight, **kwargs)
         return super().evaluate(self._joined(x, mask), context, sample_weight, **{"batch_size": BATCH_SIZE, **kwargs})
 
-    def adapt(self, x, context=None, sample_weight=None, *, mask=None, verbose=0):
+    def adapt(self, x, context=None, sample_weight=None, *, mask=None, verbose=0, checkpoint=None):
         """Sets standardisation from clouds; the first `fit` does it.
 
         Args:
-          x, context, sample_weight, mask, verbose: as in `fit`.
+          x, context, sample_weight, mask, verbose, checkpoint: as in `fit` and `FlowModel.adapt`.
         """
-        super().adapt(self._joined(x, mask), context, sample_weight, verbose=verbose)
+        super().adapt(self._joined(x, mask), context, sample_weight, verbose=verbose, checkpoint=checkpoint)
 
     def _joined(self, x, mask):
         return (joined_batches if isinstance(x, tf.data.Dataset) else joined)(x, mask, self.n_dim)

@@ -10,6 +10,7 @@ from collections import Counter
 import numpy as np
 import tensorflow as tf
 
+from tfflows import atomic
 from tfflows.export import verbs
 from tfflows.nets import unrolled
 from tfflows.nets.convolutional import uncompiled
@@ -37,7 +38,7 @@ def tflite(flow, *, batch_size: int | None = None, weights: str = "float32") -> 
             concrete = tf.function(function, input_signature=inputs, autograph=False).get_concrete_function()
         # Weights as constants: the converter leaves those inside loops as variables that nobody sets.
         functions[name] = _with_names(convert_variables_to_constants_v2(concrete), concrete, inputs)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, atomic.errors_of(folder, folder):
         tf.saved_model.save(module, folder, signatures=functions, options=verbs.save_options())
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(functions))
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
+from tfflows import atomic
 from tfflows.checks import check_batch_size
 from tfflows.export import verbs
 from tfflows.export.litert import tflite
@@ -34,9 +34,7 @@ def export(flow, path, format: str, *, overwrite: bool, batch_size: int | None, 
     names = list(flow._signatures(batch_size))
     content = tflite(flow, batch_size=batch_size, weights=weights) if format == "litert" else None
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Made beside it and then renamed, so that a crash leaves the old one.
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
-        made = Path(folder) / path.name
+    with atomic.replacing(path) as made:
         if content is None:
             _write_saved_model(flow, made)
         else:
@@ -44,7 +42,6 @@ def export(flow, path, format: str, *, overwrite: bool, batch_size: int | None, 
         loss = (
             _loss(flow, made, weights, batch_size) if verbose and weights != "float32" and "log_prob" in names else ""
         )
-        _replace(made, path, Path(folder) / "old")
     if verbose:
         print(f"Exported {flow.name} to {path}: {', '.join(names)}.{loss}")
 
@@ -86,18 +83,6 @@ def _loss(flow, path: Path, weights: str, batch_size: int | None) -> str:
         f" With weights as {weights}, log_prob of {n} draws of the flow{given} changes by {change.mean():+.2g} nats in "
         f"the mean, by {np.abs(change).max():.2g} at most."
     )
-
-
-def _replace(new: Path, path: Path, aside: Path) -> None:
-    if not path.is_dir():
-        os.replace(new, path)  # in one step
-        return
-    os.replace(path, aside)
-    try:
-        os.replace(new, path)
-    except BaseException:  # Ctrl-C too
-        os.replace(aside, path)
-        raise
 
 
 def _write_saved_model(flow, path: Path) -> None:

@@ -81,6 +81,7 @@ class Trainer:
         self._first = [weight.numpy() for weight in flow.trainable_weights]
         with seeded(rng):
             flow.compile(keras.optimizers.Adam(LEARNING_RATE, global_clipnorm=10.0))
+        flow.optimizer.build(flow.trainable_variables)
 
     def __call__(self, z: np.ndarray, weights: np.ndarray, rng: np.random.Generator) -> None:
         """Trains on draws z `[m, n_dim]` with weights `[m]`, which add up to 1; not at all if hardly one has weight."""
@@ -97,6 +98,23 @@ class Trainer:
         )
         with seeded(rng):
             self._train(train, test)
+
+    def state(self) -> dict:
+        """All that the next training depends on, but for the draws and their generator."""
+        return {
+            "flow": self.flow.get_weights(),
+            "flow_first": self._first,
+            "flow_optimizer": [variable.numpy() for variable in self.flow.optimizer.variables],
+            "flow_seed": np.array(self.flow._seed),
+        }
+
+    def restore(self, state: dict) -> None:
+        """As it was when `state` told."""
+        self.flow.set_weights(state["flow"])
+        self._first = state["flow_first"]
+        for variable, value in zip(self.flow.optimizer.variables, state["flow_optimizer"], strict=True):
+            variable.assign(value)
+        self.flow._seed = int(state["flow_seed"])
 
     def _train(self, train, test):
         flow = self.flow

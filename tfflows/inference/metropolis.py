@@ -10,7 +10,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfflows.inference import diagnostics
-from tfflows.inference.checkpoint import N_CHECKED, check_same, load, save
+from tfflows.inference.checkpoint import N_CHECKED, check_kind, check_same, load, save
 from tfflows.inference.flows import Trainer, flow_for
 from tfflows.inference.importance import bridge, evidence
 from tfflows.inference.kernels import FlowProposal, InTurn, repeat
@@ -289,29 +289,37 @@ class _Run:
     # Checkpoints.
 
     def state(self):
-        state = {"walkers": self.walkers, "history": self.history, "generator": self.rng, "flow": self.flow}
-        state["known"] = self._density(self.walkers[:N_CHECKED])
-        numbers = [self.n_rounds, self.n_evaluations, self.n_gradients, self.step, *self.accepted]
-        state["numbers"] = np.array(numbers, np.float64)
+        state = {"walkers": self.walkers, "history": self.history, "generator": self.rng} | self._train.state()
+        state["known"] = self._checked(self.walkers)
+        counts = [self.n_rounds, self.n_evaluations, self.n_gradients, self.target.n_invalid]
+        state["numbers"] = np.array([*counts, self.step, *self.accepted], np.float64)
         if self.drawn:
             state["chains"] = self.chains
             state["draws"], state["log_prob"] = (np.concatenate(part, axis=1) for part in zip(*self.drawn, strict=True))
         return state
 
+    def _checked(self, walkers):
+        """The target at some walkers; uncounted, so that results say the same with and without checkpoints."""
+        n_invalid = self.target.n_invalid
+        known = self.target.run(self._unconstrained, tf.constant(walkers[:N_CHECKED])).numpy()
+        self.target.n_invalid = n_invalid
+        return known
+
     def restore(self, state, n_chains):
+        check_kind(state, "walkers", "flow_mh")
         if state["walkers"].shape != (self.n_walkers, self.target.n_dim):
             got = state["walkers"].shape
             raise ValueError(
                 f"Expected a checkpoint of {self.n_walkers} walkers, {self.target.n_dim} numbers; got {got}."
             )
-        check_same(state["known"], self._density(state["walkers"][:N_CHECKED].astype(self.target.dtype.as_numpy_dtype)))
         dtype = self.target.dtype.as_numpy_dtype
+        check_same(state["known"], self._checked(state["walkers"].astype(dtype)))
         self.walkers, self.history = state["walkers"].astype(dtype), state["history"].astype(dtype)
         self.rng = state["generator"]
-        self.n_rounds, self.n_evaluations, self.n_gradients = (int(n) for n in state["numbers"][:3])
-        self.step, *self.accepted = state["numbers"][3:].tolist()
-        self.accepted = np.array(self.accepted)
-        self.flow.set_weights(state["flow"])
+        *counts, self.step, local, share = state["numbers"].tolist()
+        self.n_rounds, self.n_evaluations, self.n_gradients, self.target.n_invalid = map(int, counts)
+        self.accepted = np.array([local, share])
+        self._train.restore(state)
         if "draws" in state:
             if len(state["chains"]) != n_chains:
                 raise ValueError(f"Expected a checkpoint of {n_chains} chains; got {len(state['chains'])}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -10,11 +11,12 @@ import tensorflow_probability as tfp
 
 from tfflows.bijectors import Chain
 from tfflows.inference import diagnostics
-from tfflows.inference.flows import check_flow
+from tfflows.inference.checkpoint import Checkpoint
+from tfflows.inference.flows import flow_for
 from tfflows.inference.progress import Progress
 from tfflows.inference.result import Result
 from tfflows.inference.target import Target
-from tfflows.inference.variational import fit_reverse
+from tfflows.inference.variational import check_gradient, fit_reverse
 from tfflows.numerics import check_counts
 
 tfb = tfp.bijectors
@@ -37,6 +39,7 @@ def neutra_hmc(
     n_particles: int = 256,
     n_adapt: int = 500,
     jit_compile: bool = True,
+    checkpoint: str | Path | None = None,
     verbose: bool = True,
 ) -> Result:
     """No-U-turn chains in the latent space of a flow that was fitted to the target by variational inference.
@@ -55,10 +58,12 @@ def neutra_hmc(
       n_steps, n_particles: of the fit, see `variational`.
       n_adapt: steps of adaptation.
       jit_compile: whether the chains are compiled by XLA, which knows not every operation that a log_prob may have.
+      checkpoint: path of a `.npz`: written after the fit and after each 50 steps of the chains; if it is there, the run
+        goes on from it.
       verbose: whether it shows its progress.
 
     Raises:
-      ValueError: for a target without gradients.
+      ValueError: for a target without gradients, or a checkpoint of another target, seed or other settings.
 
     References:
       Hoffman, Sountsov, Dillon, Langmore, Tran & Vasudevan (2019), NeuTra-lizing bad geometry in Hamiltonian Monte
@@ -66,26 +71,25 @@ def neutra_hmc(
       https://arxiv.org/abs/1111.4246; kernels by TensorFlow Probability
     """
     check_counts(n_draws=n_draws, n_chains=n_chains, n_adapt=n_adapt, n_particles=n_particles)
-    if not target.has_gradient:
-        raise ValueError("Expected a log_prob in TensorFlow, which has gradients; got one in NumPy.")
+    check_gradient(target)
     if n_steps == 0 and flow is None:
         raise ValueError("Expected a fitted flow for n_steps=0; got none.")
-    if flow is not None:
-        check_flow(target, flow)
     started = time.perf_counter()
     rng = np.random.default_rng(seed)
+    flow = flow_for(target, flow, rng)
+    sizes = {"n_chains": n_chains, "n_steps": n_steps, "n_particles": n_particles, "n_adapt": n_adapt}
+    kept = Checkpoint(checkpoint, target, rng, seed=seed, **sizes)
     with Progress("neutra_hmc", verbose) as progress:
         n_gradients = 0
         if n_steps:
-            flow, n_gradients = fit_reverse(target, flow, initial, n_steps, n_particles, rng, progress)
-        chains = _Chains(target, flow, n_chains, jit_compile, rng)
-        for i in range(0, n_adapt, AT_A_TIME):
-            progress(f"{i} of {n_adapt} steps of adaptation, accepted {chains.adapt():.2f}")
-        chains.n_divergences, parts = 0, []
-        for i in range(0, n_draws, AT_A_TIME):
-            parts.append(chains.advance()[:2])
-            progress(f"{i + AT_A_TIME} of {n_draws} draws, {chains.n_divergences} divergences")
-    x, log_prob = (np.swapaxes(np.concatenate(part)[:n_draws], 0, 1) for part in zip(*parts, strict=True))
+            n_gradients = fit_reverse(target, flow, initial, n_steps, n_particles, rng, progress, kept)
+        chains = _Chains(target, flow, n_chains, jit_compile, rng, kept)
+        while chains.n_adapted < n_adapt:
+            progress(f"{chains.n_adapted} of {n_adapt} steps of adaptation, accepted {chains.adapt():.2f}")
+        while chains.n_drawn < n_draws:
+            chains.draw()
+            progress(f"{chains.n_drawn} of {n_draws} draws, {chains.n_divergences} divergences")
+    x, log_prob = (np.swapaxes(np.concatenate(part)[:n_draws], 0, 1) for part in (chains.x, chains.log_prob))
     n_gradients += chains.n_leapfrogs
     n_others = n_chains * (16 + n_draws + AT_A_TIME)  # where chains start, and the density of what is returned
     return Result(
@@ -95,7 +99,7 @@ def neutra_hmc(
         diagnostics={
             "step_size": chains.step_size,
             "divergences": chains.n_divergences,
-            "leapfrogs": chains.n_leapfrogs / (n_chains * AT_A_TIME * (-(-n_adapt // AT_A_TIME) + len(parts))),
+            "leapfrogs": chains.n_leapfrogs / (n_chains * (chains.n_adapted + chains.n_drawn)),
         }
         | diagnostics.chains(x),
         n_evaluations=n_gradients + n_others,
@@ -108,11 +112,15 @@ def neutra_hmc(
 class _Chains:
     """Chains in the latent space, some steps at a time."""
 
-    def __init__(self, target, flow, n_chains, jit_compile, rng):
-        self.target, self.flow, self.rng = target, flow, rng
-        self.z = self._start(n_chains)
+    def __init__(self, target, flow, n_chains, jit_compile, rng, kept):
+        self.target, self.flow, self.rng, self._kept = target, flow, rng, kept
         self.step_size, self.scale = 0.3, np.ones(target.n_dim)
-        self.n_leapfrogs = self.n_divergences = 0
+        self.n_leapfrogs = self.n_divergences = self.n_adapted = 0
+        self.x, self.log_prob = [], []  # draws that count, some steps each
+        if "z" in kept.found:
+            self._restore(kept.found)
+        else:
+            self.z = self._start(n_chains)
         self._run = tf.function(self._steps, autograph=False, jit_compile=jit_compile)
 
     def _start(self, n_chains):
@@ -166,7 +174,33 @@ class _Chains:
         self.step_size *= float(np.exp(np.clip(GAIN * (acceptance - ACCEPTANCE), -1.0, 1.0)))
         scale = np.std(latents, axis=0)
         self.scale = np.clip(np.sqrt(self.scale * scale), 1e-6, 1e6)  # half way: few draws, and correlated
+        self.n_adapted += AT_A_TIME
+        self.n_divergences = 0  # of the draws that count
+        self._keep()
         return acceptance
+
+    def draw(self):
+        """Steps whose draws count."""
+        x, log_prob, _, _ = self.advance()
+        self.x.append(x)
+        self.log_prob.append(log_prob)
+        self._keep()
+
+    @property
+    def n_drawn(self):
+        return AT_A_TIME * len(self.x)
+
+    # Checkpoints.
+
+    def _keep(self):
+        numbers = np.array([self.n_leapfrogs, self.n_divergences, self.n_adapted, self.step_size])
+        self._kept.keep(z=self.z, numbers=numbers, scale=self.scale, x=self.x, log_prob=self.log_prob)
+
+    def _restore(self, found):
+        self.z, self.scale = tf.constant(found["z"], self.target.dtype), found["scale"]
+        *counts, self.step_size = found["numbers"].tolist()
+        self.n_leapfrogs, self.n_divergences, self.n_adapted = map(int, counts)
+        self.x, self.log_prob = found["x"], found["log_prob"]
 
 
 def _traced(nuts):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
 
 import numpy as np
 from scipy.special import logsumexp
 
+from tfflows import atomic
 from tfflows.inference import diagnostics
 
 
@@ -105,11 +105,8 @@ class Result:
             for key in ("names", "log_evidence", "log_evidence_error", "n_evaluations", "n_gradients", "seconds")
         }
         facts["diagnostics"] = {key: np.asarray(value).tolist() for key, value in self.diagnostics.items()}
-        path = Path(path)
-        beside = path.with_name(f".{path.name}.part")
-        with open(beside, "wb") as file:
+        with atomic.replacing(path) as made, open(made, "wb") as file:
             np.savez(file, facts=np.array(json.dumps(facts)), **arrays)
-        beside.replace(path)
 
     @classmethod
     def load(cls, path) -> Result:

@@ -10,7 +10,7 @@ import tensorflow as tf
 from scipy import stats
 
 from tfflows.inference import diagnostics, student
-from tfflows.inference.checkpoint import N_CHECKED, check_same, load, save
+from tfflows.inference.checkpoint import N_CHECKED, check_kind, check_same, load, save
 from tfflows.inference.flows import Trainer, flow_for
 from tfflows.inference.importance import bridge, evidence
 from tfflows.inference.particles import NEVER, Particles
@@ -305,8 +305,9 @@ class _Run:
     # Checkpoints.
 
     def state(self):
-        numbers = np.array([self.n_evaluations, self.scale, self.remaining, self.settled])
-        state = self.particles.state() | {"numbers": numbers, "generator": self.rng, "flow": self.flow}
+        counts = [self.n_evaluations, self.target.n_invalid, self.settled]
+        numbers = np.array([*counts, self.scale, self.remaining, *self.acceptance])
+        state = self.particles.state() | self._train.state() | {"numbers": numbers, "generator": self.rng}
         for name, rounds in (("settling", self.settling), ("rounds", self.rounds)):
             if rounds:
                 parts = zip(*rounds, strict=True)
@@ -314,6 +315,7 @@ class _Run:
         return state
 
     def restore(self, state):
+        check_kind(state, "steps", "preconditioned_smc")
         if state["z"].shape[1] != self.target.n_dim:
             raise ValueError(f"Expected a checkpoint of {self.target.n_dim} parameters; got {state['z'].shape[1]}.")
         state["z"] = state["z"].astype(self.target.dtype.as_numpy_dtype)
@@ -321,14 +323,14 @@ class _Run:
         for kept, value in zip((state["likelihood"], state["prior"]), now, strict=True):
             check_same(kept[-N_CHECKED:], value.numpy())
         self.particles = Particles.restored(state)
-        n_evaluations, self.scale, self.remaining, settled = state["numbers"].tolist()
-        self.n_evaluations, self.settled = int(n_evaluations), bool(settled)
+        n_evaluations, n_invalid, settled, self.scale, self.remaining, *self.acceptance = state["numbers"].tolist()
+        self.n_evaluations, self.target.n_invalid, self.settled = int(n_evaluations), int(n_invalid), bool(settled)
         self.settling, self.rounds = (
             list(zip(*(state[f"{name}_{i}"] for i in range(3)), strict=True)) if f"{name}_0" in state else []
             for name in ("settling", "rounds")
         )
         self.rng = state["generator"]
-        self.flow.set_weights(state["flow"])
+        self._train.restore(state)
 
 
 def _drift(before, now):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -10,6 +11,7 @@ import tensorflow as tf
 from scipy.special import logsumexp
 
 from tfflows.inference import diagnostics
+from tfflows.inference.checkpoint import Checkpoint
 from tfflows.inference.flows import Trainer, flow_for
 from tfflows.inference.importance import evidence, importance
 from tfflows.inference.laplace import normal_draws
@@ -37,6 +39,7 @@ def variational(
     n_steps: int = 2000,
     n_particles: int = 256,
     n_rounds: int = 4,
+    checkpoint: str | Path | None = None,
     verbose: bool = True,
 ) -> Result:
     """A flow fitted to the target, and its draws with the weights that make them draws of the target.
@@ -59,10 +62,12 @@ def variational(
       n_steps: of the reverse divergence.
       n_particles: draws in each of them.
       n_rounds: of the forward divergence; 0 leaves them out.
+      checkpoint: path of a `.npz`: written after the reverse divergence and after each round; if it is there, the run
+        goes on from it.
       verbose: whether it shows its progress.
 
     Raises:
-      ValueError: for a target without gradients.
+      ValueError: for a target without gradients, or a checkpoint of another target, seed, n_steps or n_particles.
 
     References:
       Rezende & Mohamed (2015), https://arxiv.org/abs/1505.05770; Roeder, Wu & Duvenaud (2017),
@@ -70,11 +75,14 @@ def variational(
       https://arxiv.org/abs/2003.10374 (forward)
     """
     check_counts(n_draws=n_draws, n_chains=n_chains, n_steps=n_steps, n_particles=n_particles)
+    check_gradient(target)
     started = time.perf_counter()
     rng = np.random.default_rng(seed)
+    flow = flow_for(target, flow, rng)
+    kept = Checkpoint(checkpoint, target, rng, seed=seed, n_steps=n_steps, n_particles=n_particles)
     with Progress("variational", verbose) as progress:
-        flow, n_gradients = fit_reverse(target, flow, initial, n_steps, n_particles, rng, progress)
-        n_evaluations = _fit_forward(target, flow, n_rounds, rng, progress)
+        n_gradients = fit_reverse(target, flow, initial, n_steps, n_particles, rng, progress, kept)
+        n_evaluations = _fit_forward(target, flow, n_rounds, rng, progress, kept)
     found = importance(target, flow, n_draws=n_draws, n_chains=n_chains, seed=int(rng.integers(2**31 - 1)))
     bound = float(np.mean(evidence(target, flow, N_BOUND, rng).log_weights))
     return Result(
@@ -92,11 +100,16 @@ def variational(
     )
 
 
-def fit_reverse(target, flow, initial, n_steps, n_particles, rng, progress):
-    """A flow fitted by the reverse divergence, and how many gradients of the target that took."""
+def check_gradient(target):
     if not target.has_gradient:
         raise ValueError("Expected a log_prob in TensorFlow, which has gradients; got one in NumPy.")
-    flow = flow_for(target, flow, rng)
+
+
+def fit_reverse(target, flow, initial, n_steps, n_particles, rng, progress, kept):
+    """Fits a flow by the reverse divergence; returns how many gradients of the target that took."""
+    if "flow" in kept.found:  # by the run that was killed
+        flow.set_weights(kept.found["flow"])
+        return int(kept.found["n_gradients"])
     beginning, n_gradients = _beginning(target, initial, rng)
     flow.adapt(beginning)
 
@@ -118,7 +131,9 @@ def fit_reverse(target, flow, initial, n_steps, n_particles, rng, progress):
     with seeded(rng):
         flow.compile(keras.optimizers.Adam(schedule, global_clipnorm=10.0), ReverseKL(log_prob))
         flow.fit(rows, batch_size=n_particles, epochs=n_steps, callbacks=[Report()], verbose=0)
-    return flow, n_steps * n_particles + n_gradients
+    n_gradients += n_steps * n_particles
+    kept.keep(flow=flow.get_weights(), n_gradients=n_gradients)
+    return n_gradients
 
 
 def _beginning(target, initial, rng):
@@ -132,23 +147,26 @@ def _beginning(target, initial, rng):
     return normal_draws(target, starts, N_BEGINNING, rng)
 
 
-def _fit_forward(target, flow, n_rounds, rng, progress):
-    n_evaluations, trainer = 0, None
-    best = kept = None
-    for i in range(n_rounds + 1):
+def _fit_forward(target, flow, n_rounds, rng, progress, kept):
+    trainer, n_done, best, weights = None, 0, None, None
+    if "round" in kept.found:
+        n_done, best, weights = int(kept.found["round"]), tuple(kept.found["best"]), kept.found["best_flow"]
+        trainer = Trainer(flow, ROWS_OF_A_ROUND, np.random.default_rng(0))
+        trainer.restore(kept.found)
+    for i in range(n_done, n_rounds + 1):
         found = evidence(target, flow, ROWS_OF_A_ROUND, rng)
-        n_evaluations += ROWS_OF_A_ROUND
         worth = diagnostics.effective_weights(found.log_weights)
         progress(f"round {i} of {n_rounds}, {ROWS_OF_A_ROUND} draws worth {worth:.0f}, Pareto k {found.pareto_k:.2f}")
         quality = (found.pareto_k <= 0.7, worth)
         if best is None or quality > best:
-            best, kept = quality, flow.get_weights()
+            best, weights = quality, flow.get_weights()
         else:
-            flow.set_weights(kept)
+            flow.set_weights(weights)
         if i == n_rounds:
             break
         smoothed, _ = diagnostics.pareto_smoothed(found.log_weights)
         trainer = trainer or Trainer(flow, ROWS_OF_A_ROUND, rng)
         trainer(found.z, np.exp(smoothed - logsumexp(smoothed)), rng)
-    flow.set_weights(kept)
-    return n_evaluations
+        kept.keep(round=i + 1, best=best, best_flow=weights, **trainer.state())
+    flow.set_weights(weights)
+    return (n_rounds + 1) * ROWS_OF_A_ROUND

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numbers
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
+from tfflows import atomic
 
 DATA, DRAWS = "0.35", "tab:orange"  # a dark and a light grey in black and white
 CURVE = "#b04a00"  # of draws and flows too: a line on the pale grey that areas of data and bands have
@@ -51,9 +52,14 @@ def new_axes(ax=None, size: tuple[float, float] = (5.0, 4.0)):
 
 def save(drawn, path: str | Path | None, dpi: int = DPI) -> None:
     """Writes the whole figure of `drawn`, a figure or axes; the path's ending says how, None writes nothing."""
-    if path is not None:
-        figure = getattr(drawn, "figure", None) or drawn
-        figure.canvas.figure.savefig(path, dpi=dpi)
+    if path is None:
+        return
+    figure = (getattr(drawn, "figure", None) or drawn).canvas.figure
+    if hasattr(path, "write"):
+        figure.savefig(path, dpi=dpi)
+        return
+    with atomic.replacing(path) as made:
+        figure.savefig(made, dpi=dpi)
 
 
 def pixels(drawn) -> np.ndarray:
@@ -73,11 +79,9 @@ def write_gif(frames: Sequence[np.ndarray], path: str | Path, seconds: Sequence[
     # One palette for all frames, else still parts flicker.
     palette = pictures[0].quantize(128)
     pictures = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        whole = Path(folder) / "whole.gif"
-        milliseconds = [round(1000.0 * s) for s in seconds]
-        pictures[0].save(whole, save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
-        whole.replace(path)
+    milliseconds = [round(1000.0 * s) for s in seconds]
+    with atomic.replacing(path) as made:
+        pictures[0].save(made, save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
     return path
 
 
