@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -10,9 +11,14 @@ def count() -> int:
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
-def are_workers() -> bool:
-    """Whether they are in processes of their own."""
-    return isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy)
+def are_workers(strategy=None) -> bool:
+    """Whether those of a strategy, by default the current one, are in processes of their own."""
+    return isinstance(strategy or tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def is_chief(strategy=None) -> bool:
+    """Whether this process writes the files: the first of the workers of a strategy, or the only one."""
+    return (strategy or tf.distribute.get_strategy()).extended.should_checkpoint
 
 
 def index() -> tf.Tensor | int:
@@ -23,14 +29,23 @@ def index() -> tf.Tensor | int:
 
 def agreed(number: int, strategy) -> int:
     """The number of the first worker of a strategy, for all; each calls it with one of its own."""
-    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        return number
+    return int(Gathering(strategy)([number])[0, 0]) if are_workers(strategy) else number
 
-    @tf.function(autograph=False)
-    def first():
-        return total(tf.where(tf.equal(index(), 0), number, 0))
 
-    return int(strategy.experimental_local_results(strategy.run(first))[0])
+class Gathering:
+    """The numbers of all workers of a strategy `[n_workers, n]`, for all; each calls it with n of its own."""
+
+    def __init__(self, strategy):
+        self._strategy = strategy
+        self._function = tf.function(self._gathered, autograph=False, reduce_retracing=True)
+
+    def _gathered(self, numbers):
+        is_own = tf.range(count()) == index()
+        return total(tf.where(is_own[:, tf.newaxis], numbers, tf.zeros_like(numbers)))  # a NaN stays in its row
+
+    def __call__(self, numbers) -> np.ndarray:
+        found = self._strategy.run(self._function, [tf.constant(numbers, tf.float64)])
+        return self._strategy.experimental_local_results(found)[0].numpy()
 
 
 def by_rows(dataset: tf.data.Dataset) -> tf.data.Dataset:

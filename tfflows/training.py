@@ -14,6 +14,7 @@ from tfflows.callbacks import (
     NonFiniteLossError,
     ProgressBar,
     StopOnNonFinite,
+    agreeing,
     averaging,
     default_optimizer,
     explain,
@@ -222,7 +223,7 @@ class TrainableModel(SteppingModel):
                 dataset,
                 epochs=MAX_EPOCHS if automatic else epochs,
                 verbose=verbose,
-                callbacks=[*ours, *callbacks, *stop, *last],
+                callbacks=[*agreeing([*ours, *callbacks, *stop], self.distribute_strategy), *last],
                 validation_data=data.held_out,
                 shuffle=False,  # the data have shuffled already
                 initial_epoch=initial_epoch,
