@@ -62,6 +62,11 @@ def total(values):
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
 
 
+def mean(values: list[tf.Tensor]) -> list[tf.Tensor]:
+    """Means of tensors over all replicas."""
+    return [each / count() for each in total(values)] if count() > 1 and values else values
+
+
 def share(weight: tf.Tensor) -> tf.Tensor | float:
     """This replica's part of the weight of a batch; means of its rows, times this, add up to the mean of all."""
     if count() == 1:

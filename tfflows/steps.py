@@ -58,16 +58,17 @@ class SteppingModel(keras.Model):
         # StopOnNonFinite ends the fit.
         finite = tf.math.is_finite(objective + tf.linalg.global_norm(gradients))
         self._apply_if(finite, gradients, weights)
-        for variable, value in zip(state, before, strict=True):
-            variable.assign(tf.where(finite, variable.value, value))
+        # Each replica has moved them by its own rows.
+        after = replicas.mean([tf.convert_to_tensor(variable) for variable in state])
+        for variable, old, new in zip(state, before, after, strict=True):
+            variable.assign(tf.where(finite, new, old))
         return self._track(tf.where(finite, loss, np.nan), weight)
 
     def _moving_state(self):
         """What context nets set by themselves as they train, such as the statistics of a `BatchNormalization`."""
-        if replicas.count() > 1:  # they may not restore what they share
-            return []
         nets = [flow.context_net for flow in self._flows() if flow.context_net is not None]
-        return [variable for net in nets for variable in net.non_trainable_weights]
+        weights = [weight for net in nets for weight in net.non_trainable_weights]
+        return [weight for weight in weights if keras.backend.is_float_dtype(weight.dtype)]
 
     def _apply_if(self, finite, gradients, weights):
         if replicas.count() > 1:  # they may not meet inside a cond
