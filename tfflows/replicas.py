@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import types
+from collections.abc import Iterator
+
 import numpy as np
 import tensorflow as tf
 
@@ -56,10 +60,18 @@ def by_rows(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def total(values):
-    """Sums of tensors over all replicas."""
+    """Sums of tensors over all replicas; those of one dtype travel as one, since each message takes its time."""
     if count() == 1:
         return values
-    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
+    tensors = [tf.convert_to_tensor(value) for value in tf.nest.flatten(values)]
+    sums = dict.fromkeys(range(len(tensors)))
+    for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+        places = [i for i in sums if tensors[i].dtype == dtype]
+        flat = tf.concat([tf.reshape(tensors[i], [-1]) for i in places], axis=0)
+        flat = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, flat)
+        parts = tf.split(flat, [tf.size(tensors[i]) for i in places], num=len(places))
+        sums |= {i: tf.reshape(part, tf.shape(tensors[i])) for i, part in zip(places, parts, strict=True)}
+    return tf.nest.pack_sequence_as(values, list(sums.values()))
 
 
 def mean(values: list[tf.Tensor]) -> list[tf.Tensor]:
@@ -84,3 +96,23 @@ def clipped(gradients: list[tf.Tensor], optimizer) -> list[tf.Tensor]:
     if optimizer.clipvalue is not None:
         return [tf.clip_by_value(g, -optimizer.clipvalue, optimizer.clipvalue) for g in gradients]
     return gradients
+
+
+@contextlib.contextmanager
+def summed(optimizer) -> Iterator[int]:
+    """Tells an optimizer that gradients are sums over all replicas; gives how many times it will add them up still.
+
+    By itself it sends them round again, which doubles what goes over the network.
+    """
+    name = "_all_reduce_sum_gradients"  # of Keras, which has no public way
+    is_plain = isinstance(getattr(type(optimizer), name, None), types.FunctionType)
+    # Replicas of one process share the optimizer, and send nothing.
+    is_alone = are_workers() and len(tf.distribute.get_strategy().extended.worker_devices) == 1
+    if not is_alone or not is_plain or hasattr(optimizer, "inner_optimizer"):
+        yield count()
+        return
+    setattr(optimizer, name, lambda pairs: pairs)
+    try:
+        yield 1
+    finally:
+        delattr(optimizer, name)

@@ -73,9 +73,8 @@ class SteppingModel(keras.Model):
     def _apply_if(self, finite, gradients, weights):
         if replicas.count() > 1:  # they may not meet inside a cond
             gradients = replicas.clipped([tf.where(finite, g, tf.zeros_like(g)) for g in gradients], self.optimizer)
-            # The optimizer sums what all replicas have, which is the same.
-            gradients = [g / replicas.count() for g in gradients]
-            self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
+            with replicas.summed(self.optimizer) as n_times:
+                self.optimizer.apply_gradients([(g / n_times, w) for g, w in zip(gradients, weights, strict=True)])
             return
         tf.cond(
             finite,

@@ -94,7 +94,8 @@ class TrainableModel(SteppingModel):
           **kwargs: Keras' `run_eagerly`, `auto_scale_loss`.
 
         Raises:
-          ValueError: for metrics, a loss that is none of tfflows, or a steps_per_execution below 1.
+          ValueError: for metrics, a loss that is none of tfflows, a steps_per_execution below 1, or gradient accumulation
+            on several replicas.
         """
         if kwargs.get("metrics") or kwargs.get("weighted_metrics") or kwargs.get("loss_weights"):
             raise ValueError("Expected no metrics: they compare with labels, which a flow has none of.")
@@ -104,6 +105,12 @@ class TrainableModel(SteppingModel):
             raise ValueError(f"Expected a whole number steps_per_execution >= 1; got {steps_per_execution!r}.")
         if optimizer is None:
             optimizer = default_optimizer(averaged=False)
+        if self.distribute_strategy.num_replicas_in_sync > 1 and getattr(
+            optimizer, "gradient_accumulation_steps", None
+        ):
+            raise ValueError(
+                "Expected no gradient_accumulation_steps for several replicas, where Keras has none; got some."
+            )
         self.xla_wanted = jit_compile
         super().compile(
             optimizer=optimizer,
