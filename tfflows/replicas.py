@@ -98,6 +98,13 @@ def clipped(gradients: list[tf.Tensor], optimizer) -> list[tf.Tensor]:
     return gradients
 
 
+def check_optimizer(optimizer, strategy) -> None:
+    """Raises for what Keras' optimizers cannot do on several replicas."""
+    n_steps = getattr(optimizer, "gradient_accumulation_steps", None)
+    if n_steps and strategy.num_replicas_in_sync > 1:
+        raise ValueError(f"Expected no gradient_accumulation_steps on several replicas; got {n_steps}.")
+
+
 @contextlib.contextmanager
 def summed(optimizer) -> Iterator[int]:
     """Tells an optimizer that gradients are sums over all replicas; gives how many times it will add them up still.

@@ -94,8 +94,8 @@ class TrainableModel(SteppingModel):
           **kwargs: Keras' `run_eagerly`, `auto_scale_loss`.
 
         Raises:
-          ValueError: for metrics, a loss that is none of tfflows, a steps_per_execution below 1, or gradient accumulation
-            on several replicas.
+          ValueError: for metrics, a loss that is none of tfflows, a steps_per_execution below 1, or several replicas
+            with an optimizer that accumulates gradients.
         """
         if kwargs.get("metrics") or kwargs.get("weighted_metrics") or kwargs.get("loss_weights"):
             raise ValueError("Expected no metrics: they compare with labels, which a flow has none of.")
