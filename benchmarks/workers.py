@@ -26,8 +26,9 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "examples")]
 
 OF_WORKERS = {2: ("RealNVP", "CouplingRQNSF", "Glow", "FlowMatching", "FlowMixture", "PointCloudFlow"), 4: ("RealNVP",)}
 OF_WORKERS[2] += ("RealNVP, context net with BatchNormalization",)
+FITS = ("RealNVP", "CouplingRQNSF", "Glow", "SoftFlow")
 EPOCHS = 6  # of automatic fits, at most
-COUNTS, BATCH, N_DIM, ROUNDS = (1, 2, 4), 2048, 8, 3
+COUNTS, BATCH, N_DIM, ROUNDS = (1, 2, 4), 2048, 8, 2
 SPEED_EPOCHS, SPEED_STEPS = 5, 20
 
 
@@ -47,30 +48,28 @@ def compared(strategy, names):
     for name in names:
         started = time.perf_counter()
         with cases.policy("float64"):
-            found, expected = replicated.step(name, strategy), replicated.oracle(name, n)[0]
-            whole = replicated.oracle(name, 1)[0]
-            fits = [replicated.automatic(name, each) for each in (strategy, one)]
-        yield {
-            "model": name,
-            "replicas": n,
-            "step": replicated.difference(found["weights"], expected),
-            "whole": replicated.difference(expected, whole),
-            "spread": found["spread"],
-            "fit": replicated.difference(fits[0]["weights"], fits[1]["weights"]),
-            "epochs": [fit["epochs"] for fit in fits],
-            "val_loss": [fit["loss"] for fit in fits],
-            "seconds": time.perf_counter() - started,
-        }
+            found, expected = replicated.step(name, strategy), replicated.oracle(name, n)
+            row = {
+                "model": name,
+                "replicas": n,
+                "step": replicated.difference(found["weights"], expected["weights"]),
+                "loss": abs(found["loss"] - expected["loss"]),
+                "draws": expected["draws"],
+                "spread": found["spread"],
+            }
+            if name in FITS:
+                fits = [replicated.automatic(name, each) for each in (strategy, one)]
+                row["fit"] = replicated.difference(*(fit["weights"] for fit in fits))
+                row |= {"epochs": [fit["epochs"] for fit in fits], "val_loss": [fit["val_loss"] for fit in fits]}
+        yield row | {"seconds": time.perf_counter() - started}
 
 
 def in_process(job: dict) -> None:
     import distributed
     import tensorflow as tf
 
-    if job["part"] == "presets":
-        strategy = distributed.mirrored()
-    else:
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    make = distributed.mirrored if job["part"] == "presets" else tf.distribute.MultiWorkerMirroredStrategy
+    strategy = make()
     index = json.loads(os.environ.get("TF_CONFIG", '{"task": {"index": 0}}'))["task"]["index"]
     if job["part"] == "crash":
         results = crashing(strategy, index, job["victim"])
@@ -218,8 +217,129 @@ def main() -> None:
     chosen.output.with_suffix(".md").write_text(page(json.loads(path.read_text())))
 
 
+# What is assumed of a network where it was not measured.
+NETWORKS = {"10 Gbit/s": 1.25e9, "25 Gbit/s": 3.125e9}  # bytes a second
+HOP = 1e-4  # seconds from one worker to the next: a message of gRPC in one data centre
+LARGE = 10_000_000  # numbers in a large flow
+
+
+def ring_seconds(n_workers: int, n_bytes: float, rate: float) -> float:
+    """Of one all-reduce in a ring: 2 (N - 1) messages one after the other, of 1 / N of the bytes each."""
+    return 2 * (n_workers - 1) * (HOP + n_bytes / n_workers / rate)
+
+
+def table(headings: list[str], rows: list[list]) -> str:
+    lines = [headings, ["---"] * len(headings), *([str(cell) for cell in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def of_models(rows: list[dict]) -> str:
+    cells = []
+    for row in rows:
+        fit = f"{row['fit']:.0e}" if "fit" in row else ""
+        losses = " / ".join(f"{loss:.4f}" for loss in row.get("val_loss", []))
+        epochs = " / ".join(map(str, row.get("epochs", [])))
+        draws = "yes" if row["draws"] else ""
+        cells.append([row["model"], row["replicas"], draws, f"{row['step']:.0e}", f"{row['spread']:.0e}"])
+        cells[-1] += [fit, epochs, losses]
+    headings = [
+        "model",
+        "replicas",
+        "draws",
+        "one step",
+        "between replicas",
+        "automatic fit",
+        "epochs",
+        "held-out loss",
+    ]
+    return table(headings, cells)
+
+
+def of_speed(found: dict) -> tuple[str, str]:
+    rows, medians = [], {}
+    for count, runs in found.items():
+        n, first = int(count), runs[0]
+        seconds = statistics.median(t for run in runs for t in run["seconds"])
+        sent = statistics.median(b for run in runs for b in run["bytes"])
+        due = 2 * (n - 1) * 4 * first["numbers"]
+        medians[n] = seconds
+        nll = " / ".join(f"{run['nll']:.4f}" for run in runs)
+        ratio = f"{sent / due:.2f}" if due else ""
+        cells = [n, f"{BATCH / seconds:,.0f}", f"{1e3 * seconds:.0f}", f"{medians[1] / seconds:.2f}"]
+        rows.append([*cells, f"{sent / 1e3:,.0f}", f"{due / 1e3:,.0f}", ratio, nll])
+    headings = ["workers", "rows/s", "ms a step", "speed", "kB a step", "of the ring", "ratio", "NLL, nats"]
+    measured = table(headings, rows)
+    here, size = medians[1], 4 * first["numbers"]
+    rows = []
+    for what, n_bytes, compute in (("this flow", size, here), ("10 million numbers", 4 * LARGE, 10 * here)):
+        for network, rate in NETWORKS.items():
+            each = [ring_seconds(n, n_bytes, rate) for n in (4, 16, 64)]
+            efficiency = [f"{1e3 * t:.1f} ms, {compute / (compute + t):.0%}" for t in each]
+            rows.append([what, f"{n_bytes / 1e6:.2f} MB", f"{1e3 * compute:.0f}", network, *efficiency])
+    return measured, table(["", "gradient", "ms of computing", "network", *(f"{n} workers" for n in (4, 16, 64))], rows)
+
+
 def page(found: dict) -> str:
-    return "# Workers\n"
+    """The Markdown of all parts that were measured."""
+    parts = ["# Workers", NOTES["models"].strip()]
+    if rows := [*found.get("workers", []), *found.get("presets", [])]:
+        parts.append(of_models(rows))
+    if "crash" in found:
+        cells = [
+            [
+                ("the first", "the second")[row["victim"]],
+                row["error"],
+                f"{row['raised_s']:.1f}",
+                f"{row['ended_s']:.1f}",
+            ]
+            for row in found["crash"]
+        ]
+        parts += [NOTES["crash"].strip(), table(["killed", "the other raised", "after s", "ended after s"], cells)]
+    if "speed" in found:
+        measured, extrapolated = of_speed(found["speed"])
+        parts += [NOTES["speed"].strip(), measured, NOTES["paper"].strip(), extrapolated]
+    facts = found.get("machine", {})
+    loads = ", ".join(f"{part} {each['load before']:.0f}" for part, each in facts.items())
+    one = next(iter(facts.values()), {})
+    lines = [f"- {key}: {one.get(key)}" for key in ("cpu", "cores", "system", "date")]
+    parts.append("\n".join([*lines, f"- load before each part: {loads}"]))
+    return "\n\n".join(parts) + "\n"
+
+
+NOTES = {
+    "models": f"""
+## The same steps and fits
+
+Every model that trains by gradient, small, in float64. "One step": plain gradient descent on one batch, the largest
+difference of a weight, relative to its largest number or 1, from an oracle that adds up the gradients of the replicas'
+parts, each drawing its random numbers from a seed of its own. Where nothing is drawn that is the gradient of the whole
+batch. "Between replicas": the largest difference of their copies. "Automatic fit": `fit` without a number of epochs (at
+most {EPOCHS} here) on all replicas and on one device; where numbers are drawn the two draw others.
+""",
+    "crash": """
+## A worker that is killed
+
+One of two workers is killed by SIGKILL in the middle of a fit, without the launcher, which would end the other at once.
+The time to the end of the other's process includes TensorFlow's own shutdown.
+""",
+    "speed": f"""
+## Speed
+
+A `CouplingRQNSF` of {N_DIM} columns, 4 layers, nets of (64, 64), batches of {BATCH} rows for all workers together,
+Adam; each worker a process with one thread. Medians over {ROUNDS} runs of {SPEED_EPOCHS} epochs of {SPEED_STEPS} steps,
+the numbers of workers in turn. The machine has two cores and was busy with other work, so the speeds say little more
+than what a step costs. Bytes are what the loopback interface carried, beside what a ring carries in all, 2 (N - 1)
+times the gradient.
+""",
+    "paper": f"""
+## On paper
+
+More machines, from the bytes and the time of one worker's step above. Each worker keeps its {BATCH} rows, nothing is
+computed while gradients travel, a message takes {1e6 * HOP:.0f} microseconds from one worker to the next, and the
+gradient is sent as one: 2 (N - 1) messages of 1 / N of it. The large flow is taken to compute ten times as long. Time
+of an all-reduce, and the share of a step that is left to computing:
+""",
+}
 
 
 if __name__ == "__main__":

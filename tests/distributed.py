@@ -59,9 +59,9 @@ def steps(strategy):
     with cases.policy("float64"):
         for name in STEPS:
             made = replicated.step(name, strategy)
-            weights, loss = replicated.oracle(name, strategy.num_replicas_in_sync)
-            difference = replicated.difference(made["weights"], weights)
-            found[name] = {"weights": difference, "loss": made["loss"] - loss, "spread": made["spread"]}
+            expected = replicated.oracle(name, strategy.num_replicas_in_sync)
+            difference = replicated.difference(made["weights"], expected["weights"])
+            found[name] = {"weights": difference, "loss": made["loss"] - expected["loss"], "spread": made["spread"]}
     return found
 
 

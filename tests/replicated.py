@@ -120,10 +120,11 @@ def data(model, n: int = ROWS) -> dict[str, np.ndarray]:
     return found | {"x": np.clip(rng.normal(size=(n, *event)) * scales + 0.5, -3.0, 3.0)}
 
 
-def oracle(name: str, n_parts: int) -> tuple[list[np.ndarray], float]:
-    """Weights after one step on all rows, and the loss before it, by the sum of the gradients of `n_parts` parts.
+def oracle(name: str, n_parts: int) -> dict:
+    """One step on all rows by the sum of the gradients of `n_parts` parts: weights, loss, and whether it draws numbers.
 
-    Part r is every row of the r-th piece, and draws its random numbers from a seed of its own, as replica r does.
+    Part r is the r-th piece of the rows, and draws its random numbers from a seed of its own, as replica r does. Where
+    nothing is drawn, and no layer looks at a batch as a whole, the sum is the gradient of the whole batch.
     """
     model = make(name)
     given = data(model)
@@ -153,13 +154,15 @@ def oracle(name: str, n_parts: int) -> tuple[list[np.ndarray], float]:
         gradients = [a + b for a, b in zip(gradients, found, strict=True)]
         loss += float(share)
         states.append([weight.numpy() for weight in state])
+        again = of_part(own, tf.constant([model._seed + part, 1]))
+        draws = float(again[0]) != float(share) or difference(again[1], found) > 0.0
         for weight, value in zip(state, before, strict=True):
             weight.assign(value)
     for weight, gradient in zip(model.trainable_weights, gradients, strict=True):
         weight.assign(weight.value - RATE * tf.cast(gradient, weight.dtype))
     for weight, *values in zip(state, *states, strict=True):
         weight.assign(np.mean(values, axis=0))
-    return model.get_weights(), loss
+    return {"weights": model.get_weights(), "loss": loss, "draws": draws}
 
 
 def step(name: str, strategy) -> dict:
@@ -175,7 +178,7 @@ def automatic(name: str, strategy) -> dict:
     with strategy.scope():
         model = make(name, default_optimizer(averaged=True))
     history = model.fit(**data(model, 3 * ROWS), batch_size=ROWS, verbose=0)
-    return {"weights": model.get_weights(), "loss": min(history.history["val_loss"]), "epochs": len(history.epoch)}
+    return {"weights": model.get_weights(), "val_loss": min(history.history["val_loss"]), "epochs": len(history.epoch)}
 
 
 def spread(model) -> float:
@@ -184,8 +187,9 @@ def spread(model) -> float:
     return max((float(np.max(np.abs(c[0].numpy() - c[-1].numpy()), initial=0.0)) for c in copies), default=0.0)
 
 
-def difference(found: list[np.ndarray], expected: list[np.ndarray]) -> float:
+def difference(found: list, expected: list) -> float:
     """The largest difference of weights, relative to the largest of a weight's numbers or to 1."""
+    found, expected = ([np.asarray(each) for each in some] for some in (found, expected))
     scales = [max(1.0, float(np.max(np.abs(e), initial=0.0))) for e in expected]
     each = zip(found, expected, scales, strict=True)
     return max(float(np.max(np.abs(f - e), initial=0.0)) / scale for f, e, scale in each)

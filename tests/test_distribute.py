@@ -3,12 +3,18 @@
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
+import yaml
+
+from tfflows import replicas
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", "TF_NUM_INTRAOP_THREADS": "1"}
@@ -100,6 +106,39 @@ def test_each_row_of_a_pipeline_is_one_workers(workers):
         orders.append(list(itertools.chain(*first, *second)))
         assert sorted(orders[-1]) == list(range(130))
     assert orders[0] != orders[1]
+
+
+def test_recipes_say_who_the_workers_are(tmp_path, monkeypatch):
+    """Those of the documentation, with stand-ins for what a cluster has."""
+    page = (ROOT / "docs" / "how_to" / "distribute.md").read_text()
+    slurm = re.search(r"^```bash\n(port=.*?)^```", page, flags=re.DOTALL | re.MULTILINE)[1]
+    service, job = yaml.safe_load_all(re.search(r"^```yaml\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)[1])
+    pod = job["spec"]["template"]["spec"]
+    assert service["metadata"]["name"] == pod["subdomain"]
+    assert service["spec"]["selector"] == {"job-name": job["metadata"]["name"]}
+    [container], n = pod["containers"], job["spec"]["completions"]
+    assert {volume["name"] for volume in pod["volumes"]} == {mount["name"] for mount in container["volumeMounts"]}
+    for name, says in {"python": 'echo "$TF_CONFIG"', "scontrol": r"printf 'a1\na2\n'"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{says}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    for name, value in {"SLURM_JOB_ID": 123456, "SLURM_JOB_NODELIST": "a[1-2]", "SLURM_PROCID": 1}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "3")
+    commands = (["bash", "-c", slurm], [*container["command"], *container["args"]])
+    found = [json.loads(subprocess.run(c, capture_output=True, text=True, check=True).stdout) for c in commands]
+    assert found[0] == {"cluster": {"worker": ["a1:23456", "a2:23456"]}, "task": {"type": "worker", "index": 1}}
+    port = container["ports"][0]["containerPort"]
+    assert found[1]["cluster"]["worker"] == [f"flow-{i}.flow:{port}" for i in range(n)]
+    assert found[1]["task"] == {"type": "worker", "index": 3}
+
+
+def test_gradient_accumulation_is_refused():
+    optimizer = keras.optimizers.SGD(gradient_accumulation_steps=2)
+    replicas.check_optimizer(optimizer, types.SimpleNamespace(num_replicas_in_sync=1))
+    strategy = types.SimpleNamespace(num_replicas_in_sync=2)
+    with pytest.raises(ValueError, match="Expected no gradient_accumulation_steps on several replicas; got 2"):
+        replicas.check_optimizer(optimizer, strategy)
 
 
 def test_a_dead_worker_ends_the_others(cluster, tmp_path, capfd):
