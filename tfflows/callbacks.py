@@ -7,6 +7,7 @@ import time
 import keras
 import tensorflow as tf
 
+from tfflows import replicas
 from tfflows.bijectors import Chain
 from tfflows.bijectors.base import describe
 
@@ -55,6 +56,31 @@ def restore_best(callbacks: list[keras.callbacks.Callback]) -> None:
         best = getattr(callback, "best_weights", None)
         if best is not None:
             callback.model.set_weights(best)
+
+
+class Agree(keras.callbacks.Callback):
+    """Makes all workers go on with what the first one's logs say, and stop together if one of them does.
+
+    They compute the same, but up to rounding on unlike machines, and callbacks may see what only one of them has; one
+    that stops alone would leave the others waiting.
+    """
+
+    def on_train_begin(self, logs=None):
+        self._gathering = replicas.Gathering(self.model.distribute_strategy)
+
+    def on_epoch_end(self, epoch, logs=None):
+        names = sorted(logs or {})
+        each = self._gathering([*(float(logs[name]) for name in names), float(self.model.stop_training)])
+        if logs:
+            logs.update(zip(names, map(float, each[0]), strict=False))
+        self.model.stop_training = bool(each[:, -1].any())
+
+
+def agreeing(callbacks: list[keras.callbacks.Callback], strategy) -> list[keras.callbacks.Callback]:
+    """The callbacks, between which the workers of a strategy agree, if there are several."""
+    if not replicas.are_workers(strategy):
+        return callbacks
+    return [each for callback in callbacks for each in (callback, Agree())]
 
 
 BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")

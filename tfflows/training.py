@@ -15,6 +15,7 @@ from tfflows.callbacks import (
     NonFiniteLossError,
     ProgressBar,
     StopOnNonFinite,
+    agreeing,
     averaging,
     default_optimizer,
     explain,
@@ -94,7 +95,8 @@ class TrainableModel(SteppingModel):
           **kwargs: Keras' `run_eagerly`, `auto_scale_loss`.
 
         Raises:
-          ValueError: for metrics, a loss that is none of tfflows, or a steps_per_execution below 1.
+          ValueError: for metrics, a loss that is none of tfflows, a steps_per_execution below 1, or several replicas
+            with an optimizer that accumulates gradients.
         """
         if kwargs.get("metrics") or kwargs.get("weighted_metrics") or kwargs.get("loss_weights"):
             raise ValueError("Expected no metrics: they compare with labels, which a flow has none of.")
@@ -104,6 +106,7 @@ class TrainableModel(SteppingModel):
             raise ValueError(f"Expected a whole number steps_per_execution >= 1; got {steps_per_execution!r}.")
         if optimizer is None:
             optimizer = default_optimizer(averaged=False)
+        replicas.check_optimizer(optimizer, self.distribute_strategy)
         self.xla_wanted = jit_compile
         super().compile(
             optimizer=optimizer,
@@ -250,7 +253,7 @@ class TrainableModel(SteppingModel):
                 dataset,
                 epochs=n_epochs,
                 verbose=verbose,
-                callbacks=[*ours, *others, *saver, *last],
+                callbacks=[*agreeing([*ours, *others], strategy), *saver, *last],
                 validation_data=data.held_out,
                 shuffle=False,  # the data have shuffled already
                 initial_epoch=initial_epoch,
@@ -311,29 +314,6 @@ class TrainableModel(SteppingModel):
             super().make_train_function(force)
         else:
             self.train_function = self._epoch_loop
-
-    def evaluate(self, x, context=None, sample_weight=None, *, batch_size: int | None = None, **kwargs):
-        """The mean loss of data, by default the NLL in nats.
-
-        Args:
-          x, context, sample_weight: as in `fit`.
-          batch_size: rows worked on at a time.
-          **kwargs: of Keras' `evaluate`.
-
-        Returns:
-          The loss; of images a list of it and `bits_per_dim`; with `return_dict=True` a dict of them by name.
-
-        Raises:
-          ValueError: for data that do not fit the flow.
-        """
-        if kwargs.get("_use_cached_eval_dataset"):  # Keras' fit, validating
-            kwargs.pop("y", None)
-            return super().evaluate(x=x, sample_weight=sample_weight, batch_size=batch_size, **kwargs)
-        if not self.compiled:
-            self.compile()
-        batch_size = self.accepts.evaluation_rows if batch_size is None else batch_size
-        dataset = self.accepts.dataset(x, context, sample_weight, batch_size)
-        return super().evaluate(dataset, **kwargs)
 
     def get_compile_config(self):
         if not self.compiled:

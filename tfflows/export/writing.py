@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tfflows import atomic
+from tfflows import atomic, replicas
 from tfflows.checks import check_batch_size
 from tfflows.export import verbs
 from tfflows.export.litert import tflite
@@ -22,6 +22,8 @@ N_DRAWS = 1000  # that measure what smaller weights cost
 
 def export(flow, path, format: str, *, overwrite: bool, batch_size: int | None, weights: str, verbose: bool) -> None:
     """`FlowModel.export`, whose arguments these are."""
+    if not replicas.is_chief(flow.distribute_strategy):
+        return
     if format not in FORMATS:
         raise ValueError(f"Expected a format of {FORMATS}; got {format!r}.")
     if weights not in WEIGHTS:
@@ -145,7 +147,8 @@ class Exportable:
             that changes is measured on draws of the flow and printed.
 
         Exports check shapes and nothing else: of data with NaN they give NaN. `sample` has seeds of its own, whose rows
-        are not those of `flow.sample(seed=...)`; `interpolate` has one context for both ends.
+        are not those of `flow.sample(seed=...)`; `interpolate` has one context for both ends. Of several workers the
+        first one writes.
 
         Raises:
           ValueError: for a path that exists (with `overwrite`, one that holds no export of the format), an unknown
