@@ -54,7 +54,7 @@ float32 and float64 the difference from the logarithm of the determinant of the 
 differentiated in float64, in nats, or of its own size where that is above 1. With nets in half precision the map is
 another one, and no less invertible where both directions compute the nets alike: "log-dets" says by how much those of
 the two directions differ. Each preset has 4 scalars (images 4 x 4 x 3 numbers) and small nets, and was trained for some
-hundred steps. The differential equations are solved by their default solver, whose error this is, not that of the dtype.
+hundred steps. Differential equations are solved by the default solver, whose error this is, and not the dtype's.
 """
 
 INPUT_COLUMNS = {"input": "data", "trials": "presets tried", "wrong": "wrong", "which": "which"}

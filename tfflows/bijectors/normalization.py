@@ -12,6 +12,7 @@ import tensorflow as tf
 from tfflows.bijectors.base import Bijector, any_order
 from tfflows.nets import AffineMap, Statistics
 from tfflows.numerics import check_counts, sum_event, times
+from tfflows.products import matmul
 from tfflows.serialization import register
 
 ENOUGH_VALUES = 100_000  # of a channel, where training goes on from there anyway
@@ -185,11 +186,11 @@ class Whiten(Bijector):
 
     def _forward_and_log_det(self, z, context):
         mean, factor, _ = (tf.cast(v, z.dtype) for v in self._map(None))
-        return mean + times(z, tf.transpose(factor)), self._log_det(z, factor)
+        return mean + times(z, tf.transpose(factor), matmul), self._log_det(z, factor)
 
     def _inverse_and_log_det(self, x, context):
         mean, factor, inverse = (tf.cast(v, x.dtype) for v in self._map(None))
-        z, log_det = times(x - mean, tf.transpose(inverse)), -self._log_det(x, factor)
+        z, log_det = times(x - mean, tf.transpose(inverse), matmul), -self._log_det(x, factor)
         return tf.cast(z, self.dtype), tf.cast(log_det, self.dtype)
 
     def _inverse_and_log_dets(self, x, context):

@@ -11,8 +11,16 @@ import tensorflow as tf
 from tfflows.serialization import register
 
 
+class Parameters(keras.layers.Layer):
+    """Weights that a bijection computes with itself: in all their digits, where mixed precision rounds those of nets."""
+
+    def add_weight(self, *args, **kwargs):
+        """Keras' own, without the cast to what the policy computes in: `args` and `kwargs` are Keras'."""
+        return super().add_weight(*args, autocast=False, **kwargs)
+
+
 @register
-class Constant(keras.layers.Layer):
+class Constant(Parameters):
     """One weight, returned whatever the input: parameters that depend on nothing.
 
     Args:
@@ -36,7 +44,7 @@ class Constant(keras.layers.Layer):
         return {**super().get_config(), "shape": self.shape, "initializer": initializer}
 
 
-class SetFromData(keras.layers.Layer):
+class SetFromData(Parameters):
     """Weights that are set from data, and whether that has happened."""
 
     def add_adapted(self) -> None:
