@@ -135,8 +135,11 @@ def explain(model, flows: list, dataset: tf.data.Dataset) -> str:
                 f"x = {_shown(x, bad[0])}: they lie outside its support, or so far out that it overflows."
             )
         if not found:
-            with tf.GradientTape() as tape:
-                loss = tf.reduce_mean(model.flow_loss(model, x, context))
+            try:
+                with tf.GradientTape() as tape:
+                    loss = tf.reduce_mean(model.flow_loss(model, x, context))
+            except ValueError as error:  # one net's numbers are another flow's data, which are checked
+                return f"What the loss asks of a flow is refused: {error}"
             if not is_finite(loss):  # it computes something else, or the model is made of other flows
                 with watching() as found, _nothing_compiled():
                     model.flow_loss(model, x, context)

@@ -11,16 +11,20 @@ import tensorflow as tf
 from tfflows.serialization import register
 
 
-class Parameters(keras.layers.Layer):
-    """Weights that a bijection computes with itself: in all their digits, where mixed precision rounds those of nets."""
+class FullPrecision(keras.layers.Layer):
+    """A layer that is part of a bijection itself: it computes in all digits where mixed precision rounds other nets."""
 
-    def add_weight(self, *args, **kwargs):
-        """Keras' own, without the cast to what the policy computes in: `args` and `kwargs` are Keras'."""
-        return super().add_weight(*args, autocast=False, **kwargs)
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, autocast=False, **kwargs)
+
+    @property
+    def compute_dtype(self):
+        """That of the weights."""
+        return self.variable_dtype
 
 
 @register
-class Constant(Parameters):
+class Constant(FullPrecision):
     """One weight, returned whatever the input: parameters that depend on nothing.
 
     Args:
@@ -44,7 +48,7 @@ class Constant(Parameters):
         return {**super().get_config(), "shape": self.shape, "initializer": initializer}
 
 
-class SetFromData(Parameters):
+class SetFromData(FullPrecision):
     """Weights that are set from data, and whether that has happened."""
 
     def add_adapted(self) -> None:
