@@ -74,7 +74,7 @@ def options(preset: str) -> dict:
         return {"n_layers": 6, "n_knots": 8}
     if preset in ("FFJORD", "RNODE", "OTFlow", "FlowMatching"):
         return {"hidden": (8, 8)}
-    return {"n_layers": 3, "hidden": (16, 16)}
+    return {"n_layers": 2, "hidden": (16, 16)}
 
 
 def build(preset: str, n_dim: int = N_DIM, **settings):

@@ -207,6 +207,14 @@ def test_products_of_tensor_cores_have_gradients(monkeypatch):
     for ours, theirs in zip(gradients(), expected, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
+    def n_products():
+        graph = tf.function(products.matmul).get_concrete_function(a, b).graph
+        return sum(operation.type == "MatMul" for operation in graph.get_operations())
+
+    assert n_products() == 3
+    with products.undivided():  # for a file that runs elsewhere
+        assert n_products() == 1
+
 
 def test_tensor_cores_are_asked_for(monkeypatch):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
 
 import tensorflow as tf
 
 FIRST_BITS = -(2**13)  # of float32 the sign, the exponent and the first 10 bits of the fraction: a TensorFloat-32
+
+_undivided = contextvars.ContextVar("undivided", default=False)
+
+
+@contextlib.contextmanager
+def undivided():
+    """What is traced inside is to run elsewhere: a product is one, whatever this machine has."""
+    token = _undivided.set(True)
+    try:
+        yield
+    finally:
+        _undivided.reset(token)
 
 
 def uses_tf32() -> bool:
@@ -34,7 +48,7 @@ def matmul(a: tf.Tensor, b: tf.Tensor, *, transpose_a: bool = False, transpose_b
       a, b, transpose_a, transpose_b: as of `tf.matmul`.
     """
     product = functools.partial(tf.matmul, transpose_a=transpose_a, transpose_b=transpose_b)
-    if a.dtype != tf.float32 or not uses_tf32():
+    if a.dtype != tf.float32 or _undivided.get() or not uses_tf32():
         return product(a, b)
     (a_first, a_rest), (b_first, b_rest) = _parts(a), _parts(b)
     return product(a_first, b_first) + (product(a_first, b_rest) + product(a_rest, b_first))
