@@ -9,9 +9,10 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 from cases import C, D, policy, randomise
+from scipy import stats
 
 import tfflows as tff
-from tfflows import FlowMixture, FlowModel, PointCloudFlow, callbacks, products
+from tfflows import FlowMixture, FlowModel, PointCloudFlow, callbacks, products, randomness
 from tfflows import bijectors as tfb
 from tfflows.bases import DiagonalNormal
 from tfflows.nets import LipschitzMLP
@@ -252,6 +253,21 @@ def test_another_process_with_deterministic_operations_gives_the_same_bits(tmp_p
     exec(textwrap.dedent(FIT), scope)
     assert other.wait(timeout=300) == 0
     np.testing.assert_array_equal(scope["numbers"], np.load(tmp_path / "numbers.npy"))
+
+
+@pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
+def test_draws_are_the_same_under_xla_and_follow_their_laws(dtype):
+    def draws():
+        seed = tf.constant([1, 2])
+        return randomness.normal([20_000, 2], seed, dtype), randomness.uniform([20_000], seed, dtype)
+
+    plain, compiled = (tf.function(draws, jit_compile=jit, autograph=False)() for jit in (False, True))
+    for a, b in zip(plain, compiled, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 if dtype == tf.float32 else 1e-13)
+    assert stats.kstest(np.ravel(plain[0]), "norm").pvalue > 0.01
+    assert stats.kstest(plain[1], "uniform").pvalue > 0.01
+    assert abs(np.corrcoef(plain[0], rowvar=False)[0, 1]) < 0.02
+    assert plain[0].dtype == plain[1].dtype == dtype
 
 
 # Who made a NaN.
