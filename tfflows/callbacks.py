@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfflows import replicas
-from tfflows.bijectors import Chain
-from tfflows.bijectors.base import describe
+from tfflows.guard import place, place_of_weight
+from tfflows.watch import is_finite, watching
 
 MAX_EPOCHS = 1000
 PATIENCE_STEPS = 3000
@@ -147,32 +150,61 @@ def explain(model, flows: list, dataset: tf.data.Dataset) -> str:
         for name, value in (("x", x), ("context", context)):
             if value is not None and (bad := _bad_rows(value, rows)):
                 return f"The {name} of the data is not finite, in {len(bad)} rows of a batch."
-        outside = []
         for flow in flows:
-            value, heard = x, flow._hear(context)
-            if flow.context_net is not None and (bad := _bad_rows(heard, rows)):
+            if flow.context_net is not None and (bad := _bad_rows(flow._hear(context), rows)):
                 return f"The output of the context net {flow.context_net.name} is not finite for {len(bad)} rows."
-            for part in flow.bijector.bijectors if isinstance(flow.bijector, Chain) else [flow.bijector]:
-                value, log_det = Chain([part]).inverse_and_log_det(value, heard)
-                for name, result in (("value", value), ("log-det", log_det)):
-                    if bad := _bad_rows(result, rows):
-                        return (
-                            f"The {name} of '{describe(part)}' is not finite for {len(bad)} rows of a batch, such "
-                            f"as x = {x.numpy()[bad[0]]}."
-                        )
-            outside.append(set(_bad_rows(flow.base.log_prob(value), rows)))
-        if outside and (bad := sorted(set.intersection(*outside))):
+        with watching() as found:
+            outside = [set(_bad_rows(flow._log_prob(x, context), rows)) for flow in flows]
+        if not found and flows and (bad := sorted(set.intersection(*outside))):
             return (
                 f"The log-density of the base is not finite for {len(bad)} rows of a batch, such as "
-                f"x = {x.numpy()[bad[0]]}: they lie outside its support."
+                f"x = {_shown(x, bad[0])}: they lie outside its support, or so far out that it overflows."
             )
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(model.flow_loss(model, x, context))
+        if not found:
+            try:
+                with tf.GradientTape() as tape:
+                    loss = tf.reduce_mean(model.flow_loss(model, x, context))
+            except ValueError as error:  # one net's numbers are another flow's data, which are checked
+                return f"What the loss asks of a flow is refused: {error}"
+            if not is_finite(loss):  # it computes something else, or the model is made of other flows
+                with watching() as found, _nothing_compiled():
+                    model.flow_loss(model, x, context)
+        if found:
+            return _accuse(model, found[0], x, rows)
         weights = model.trainable_weights
-        for weight, gradient in zip(weights, tape.gradient(loss, weights), strict=True):
-            if gradient is not None and not bool(tf.reduce_all(tf.math.is_finite(gradient))):
-                return f"The gradient with respect to {weight.path} is not finite."
+        gradients = tape.gradient(loss, weights)
+        for weight, gradient in zip(weights, gradients, strict=True):
+            if gradient is not None and not is_finite(gradient):
+                return f"The gradient with respect to {place_of_weight(model, weight)} is not finite."
+        sizes = [0.0 if g is None else float(tf.reduce_max(tf.abs(g))) for g in gradients]
+        if weights and not math.isfinite(float(tf.linalg.global_norm([g for g in gradients if g is not None]))):
+            largest = place_of_weight(model, weights[int(np.argmax(sizes))])
+            return f"The norm of the gradient overflows; it is largest, {max(sizes):.1e}, with respect to {largest}."
     return "Going through the data again with these weights, every number was finite."
+
+
+def _accuse(model, culprit, x, rows) -> str:
+    where = place(model, culprit.bijector)
+    if culprit.what == "context":
+        return f"The context that is told to {where} is not finite."
+    same_rows = culprit.numbers.shape.rank > 0 and culprit.numbers.shape[0] == x.shape[0]
+    bad = _bad_rows(culprit.numbers, rows) if same_rows else []
+    such = f" for {len(bad)} rows of a batch, such as x = {_shown(x, bad[0])}" if bad else ""
+    return f"The {culprit.what} of {where} is not finite{such}."
+
+
+@contextlib.contextmanager
+def _nothing_compiled():
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
+def _shown(x, row) -> str:
+    return np.array2string(x[row].numpy(), threshold=8, separator=", ", max_line_width=200).replace("\n", "")
 
 
 def _bad_rows(value, rows) -> list[int]:

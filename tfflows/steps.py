@@ -26,9 +26,15 @@ class SteppingModel(SavedWhole, keras.Model):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
+        self.autocast = False
         self.loss_tracker = keras.metrics.Mean(name="loss")
         self.bits_tracker = keras.metrics.Mean(name="bits_per_dim")
         self.flow_loss = NegativeLogLikelihood()
+
+    @property
+    def compute_dtype(self):
+        """That of the weights: under mixed precision nets alone compute low, each for itself."""
+        return self.variable_dtype
 
     def train_step(self, data):
         """A step of the optimizer on a batch; Keras calls it.

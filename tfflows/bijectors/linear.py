@@ -13,6 +13,7 @@ import tensorflow_probability as tfp
 from tfflows.bijectors.base import Bijector
 from tfflows.nets import Constant
 from tfflows.numerics import expm_skew, inverse_permutation, orthogonal_from_reflections, permute, times
+from tfflows.products import matmul
 from tfflows.serialization import register
 
 
@@ -99,7 +100,7 @@ class _Matrix(Bijector):
     def _apply(self, value, matrix, sign):
         log_det = sign * math.prod(self.event_shape[:-1]) * tf.cast(self._matrix_log_det(), value.dtype)
         batch = tf.shape(value)[: tf.rank(value) - len(self.event_shape)]
-        return times(value, tf.transpose(tf.cast(matrix, value.dtype))), tf.broadcast_to(log_det, batch)
+        return times(value, tf.transpose(tf.cast(matrix, value.dtype)), matmul), tf.broadcast_to(log_det, batch)
 
     def describe(self):
         return f"{type(self).__name__} of {self._n_dim}"
@@ -139,8 +140,8 @@ class LU(_Matrix):
 
     def _matrix(self):
         lower, upper = self._factors()
-        matrix = tf.matmul(lower, upper)
-        return matrix if self._rotation is None else tf.matmul(matrix, tf.cast(self._rotation, matrix.dtype))
+        matrix = matmul(lower, upper)
+        return matrix if self._rotation is None else matmul(matrix, tf.cast(self._rotation, matrix.dtype))
 
     def _inverse_matrix(self):
         lower, upper = self._factors()
@@ -148,7 +149,7 @@ class LU(_Matrix):
         undone = tf.linalg.triangular_solve(upper, undone, lower=False)
         if self._rotation is None:
             return undone
-        return tf.matmul(tf.cast(self._rotation, undone.dtype), undone, transpose_a=True)
+        return matmul(tf.cast(self._rotation, undone.dtype), undone, transpose_a=True)
 
     def _matrix_log_det(self):
         return tf.linalg.trace(self._packed(None))
@@ -212,7 +213,7 @@ class QR(_Matrix):
 
     def _matrix(self):
         orthogonal, upper, _ = self._factors()
-        return tf.matmul(orthogonal, upper)
+        return matmul(orthogonal, upper)
 
     def _inverse_matrix(self):
         orthogonal, upper, _ = self._factors()
