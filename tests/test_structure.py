@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1] / "tfflows"
 ORDER = [
     "serialization",
     "schema",
+    "loading",
     "numerics",
     "randomness",
     "ode",

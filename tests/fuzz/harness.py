@@ -1,0 +1,35 @@
+"""What the fuzz targets share: only ValueError may come out, and what is found is told."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+import atheris
+
+
+def run(target, mutate=None) -> None:
+    """Fuzzes `target`, a function of bytes, with libFuzzer's options of the command line.
+
+    Args:
+      target: returns, or raises a ValueError; anything else is a crash, and its input is written to a file.
+      mutate: of (data, max_size, seed), new bytes; by default libFuzzer's own.
+    """
+
+    def one(data):
+        try:
+            target(data)
+        except ValueError as error:
+            if isinstance(error, UnicodeError) and not str(error):
+                raise
+
+    limits = ["-timeout=60", "-rss_limit_mb=6000", "-print_final_stats=1"]
+    options = {} if mutate is None else {"custom_mutator": mutate}
+    atheris.Setup([sys.argv[0], *limits, *sys.argv[1:]], one, **options)
+    atheris.Fuzz()
