@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -14,22 +15,20 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 import atheris
 
 
-def run(target, mutate=None) -> None:
+def run(target, mutate=None, max_length: int = 1 << 16) -> None:
     """Fuzzes `target`, a function of bytes, with libFuzzer's options of the command line.
 
     Args:
       target: returns, or raises a ValueError; anything else is a crash, and its input is written to a file.
       mutate: of (data, max_size, seed), new bytes; by default libFuzzer's own.
+      max_length: of an input, in bytes.
     """
 
     def one(data):
-        try:
+        with contextlib.suppress(ValueError):
             target(data)
-        except ValueError as error:
-            if isinstance(error, UnicodeError) and not str(error):
-                raise
 
-    limits = ["-timeout=60", "-rss_limit_mb=6000", "-print_final_stats=1"]
+    limits = ["-timeout=60", "-rss_limit_mb=3000", "-reduce_inputs=0", "-print_final_stats=1", f"-max_len={max_length}"]
     options = {} if mutate is None else {"custom_mutator": mutate}
     atheris.Setup([sys.argv[0], *limits, *sys.argv[1:]], one, **options)
     atheris.Fuzz()

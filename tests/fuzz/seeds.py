@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import sys
+import tempfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for the tables of all bijectors
 
 CORPUS = Path(__file__).parent / "corpus"
 
@@ -41,6 +46,70 @@ def parser_inputs() -> dict[str, bytes]:
     }
 
 
+CASES = [
+    *("elementwise_spline", "coupling_affine_context", "coupling_some_circular", "coupling_keras_net"),
+    *("coupling_umnn_context", "autoregressive_spline", "lu_random", "qr", "matrix_exponential", "random_rotation"),
+    *("permutation", "planar_context", "sylvester", "residual", "sliced", "standardize_whiten", "actnorm_image"),
+    *(
+        "bounded",
+        "positive",
+        "circle",
+        "blockwise_context",
+        "logit",
+        "dequantize",
+        "chain_with_stock_tfp",
+        "multiscale",
+    ),
+    *("continuous_potential_context", "squeeze_inverted"),
+]
+
+
+def models() -> dict:
+    """Small models of many kinds, by name."""
+    import keras
+    import tensorflow_probability as tfp
+    from cases import MAPS
+
+    import tfflows as tff
+    from tfflows import bases
+
+    found = {}
+    for name in CASES:
+        found[name] = tff.FlowModel(MAPS[name]())
+    small = {"n_layers": 1, "hidden": (3,)}
+    x = keras.Input((4,))
+    net = keras.Model(x, keras.layers.Dense(2)(keras.layers.Dropout(0.1)(keras.layers.Dense(3, "tanh")(x * 2.0))))
+    found["context_net"] = tff.FlowModel(tff.MAF(2, **small, context_dim=2), context_net=net)
+    net = keras.Sequential([keras.Input((None, 2)), keras.layers.GRU(2)])
+    base = bases.MixtureOfNormals(2, 2)
+    found["sequence_net"] = tff.FlowModel(tff.MAF(2, **small, context_dim=2), base, context_net=net)
+    domain = [tff.Domain.integer(0, 5), tff.Domain.categorical(3), tff.Domain.simplex(2), tff.Domain.circular(24.0)]
+    found["domain"] = tff.FlowModel(tff.CouplingRQNSF(4, **small), domain=domain)
+    base = tfp.distributions.Sample(tfp.distributions.StudentT(3.0, 0.0, 1.0), [2])
+    found["stock_base"] = tff.FlowModel(tff.NICE(2, **small), base)
+    gate = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    flows = [tff.FlowModel(tff.RealNVP(2, **small, context_dim=2)) for _ in range(2)]
+    found["mixture"] = tff.FlowMixture(flows, gate)
+    fitted = tff.FlowModel(tff.RealNVP(2, **small))
+    fitted.fit(np.random.default_rng(0).normal(size=(64, 2)), epochs=1, verbose=0)
+    found["fitted"] = fitted
+    return found
+
+
+def model_files() -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """Configs of models, and whole files of the smallest."""
+    configs, files = {}, {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        for name, model in models().items():
+            model.save(path)
+            with zipfile.ZipFile(path) as archive:
+                configs[name] = json.dumps(json.loads(archive.read("config.json")), separators=(",", ":")).encode()
+            if name in ("positive", "fitted", "permutation"):
+                files[name] = path.read_bytes()
+    return configs, files
+
+
 def _input(options: dict, content: bytes) -> bytes:
     return json.dumps(options).encode() + b"\n" + content
 
@@ -54,3 +123,6 @@ def write(inputs: dict[str, bytes], target: str) -> None:
 
 if __name__ == "__main__":
     write(parser_inputs(), "parsers")
+    configs, files = model_files()
+    write(configs, "configs")
+    write(files, "archives")
