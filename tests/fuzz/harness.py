@@ -28,7 +28,13 @@ def run(target, mutate=None, max_length: int = 1 << 16) -> None:
         with contextlib.suppress(ValueError):
             target(data)
 
-    limits = ["-timeout=60", "-rss_limit_mb=3000", "-reduce_inputs=0", "-print_final_stats=1", f"-max_len={max_length}"]
+    limits = [
+        "-timeout=300",
+        "-rss_limit_mb=3000",
+        "-reduce_inputs=0",
+        "-print_final_stats=1",
+        f"-max_len={max_length}",
+    ]
     options = {} if mutate is None else {"custom_mutator": mutate}
     atheris.Setup([sys.argv[0], *limits, *sys.argv[1:]], one, **options)
     atheris.Fuzz()

@@ -31,7 +31,7 @@ def save(path, state: dict) -> None:
 def load(path) -> dict:
     """What `save` wrote: arrays, generators, and for each flow the list of its weights."""
     state, weights = {}, {}
-    with np.load(path) as arrays:
+    with np.load(path, allow_pickle=False) as arrays:
         for key in arrays.files:
             name, *kind = key.split(":")
             if not kind:
