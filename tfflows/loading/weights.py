@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 
 import h5py
+import numpy as np
 import tensorflow as tf
 
 MOST_OBJECTS = 1_000_000
@@ -85,16 +86,22 @@ def at_most(n_numbers: int) -> Iterator[None]:
 
     def counted(make, **arguments):
         nonlocal left
-        value = arguments["initial_value"]
-        with tf.Graph().as_default():  # where a value has a shape, and takes no memory
-            shape = (value() if callable(value) else tf.convert_to_tensor(value)).shape
-        left -= math.prod(shape.as_list())
+        shape = _shape(arguments["initial_value"])
+        left -= math.prod(shape)
         if left < 0:
             raise ValueError(
                 f"Expected a model of at most {n_numbers:,} weights, given those in the file; got more, the last of "
-                f"shape {tuple(shape)}."
+                f"shape {shape}."
             )
         return make(**arguments)
 
     with tf.variable_creator_scope(counted):
         yield
+
+
+def _shape(value) -> tuple[int, ...]:
+    """Of an initial value, or of what a function will give."""
+    if not callable(value):
+        return tuple(np.shape(value))
+    with tf.Graph().as_default():  # where it has a shape, and takes no memory
+        return tuple(value().shape.as_list())
