@@ -19,7 +19,8 @@ import compositions
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--examples", type=int, default=5000, help="compositions; a fifth as many tables are tried too")
+    parser.add_argument("--examples", type=int, default=5000, help="compositions of bijectors")
+    parser.add_argument("--tables", type=int, default=1000, help="flows of tables")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=pathlib.Path, help="a file of JSON lines; by default they are printed")
     args = parser.parse_args()
@@ -54,7 +55,7 @@ def main() -> None:
         )
         seed(args.seed)(how(given(strategy)(lambda recipe: tried(check, recipe, what))))()
 
-    run(compositions.tables(), compositions.check_table, "tables", args.examples // 5)
+    run(compositions.tables(), compositions.check_table, "tables", args.tables)
     run(compositions.recipes(), compositions.check, "compositions", args.examples)
     tell(done=True)
 

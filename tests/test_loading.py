@@ -60,7 +60,7 @@ def refused(saved, tmp_path):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         with pytest.raises(ValueError, match=match):
             tff.load_model(path)
-        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 300_000  # kB
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 1_000_000  # kB; what was asked for is more
 
     return load
 
@@ -185,7 +185,7 @@ SIZES = {
     "a rotation": lambda c, b: b.append(ours("RandomRotation", "linear", event_shape=50_000, seed=0)),
     "a matrix": lambda c, b: b.append(ours("LU", "linear", event_shape=50_000)),
     "a Student base": lambda c, b: c.update(
-        base={**ours("StudentT", "student", event_shape=[4096, 4096], df=3.0, learned=True)}
+        base={**ours("StudentT", "student", event_shape=[16, 1_000_000], df=3.0, learned=True)}
     ),
     "many layers": lambda c, b: b.extend([b[-1]] * 2000),
     "a batch": lambda c, b: c["context_net"]["config"]["layers"][0]["config"].update(batch_shape=[10**12, 4]),

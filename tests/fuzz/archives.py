@@ -8,11 +8,10 @@ import os
 import tempfile
 from pathlib import Path
 
-import atheris
 import harness
 import mutations
 
-with atheris.instrument_imports(include=["tfflows.loading"]):
+with harness.instrumented(["tfflows.loading"]):
     import keras
 
     from tfflows import load_model

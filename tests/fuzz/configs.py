@@ -10,13 +10,12 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-import atheris
 import h5py
 import harness
 import mutations
 import numpy as np
 
-with atheris.instrument_imports(include=["tfflows.loading", "tfflows.serialization", "tfflows.bijectors"]):
+with harness.instrumented(["tfflows.loading", "tfflows.serialization", "tfflows.bijectors"]):
     import keras
 
     from tfflows import load_model

@@ -13,12 +13,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import atheris
 import harness
 import mutations
 import numpy as np
 
-with atheris.instrument_imports(include=["tfflows.export"]):
+with harness.instrumented(["tfflows.export"]):
     import keras
     import tensorflow as tf
     from tensorflow.core.protobuf import saved_model_pb2

@@ -7,7 +7,7 @@ import json
 import random
 import zipfile
 
-import atheris
+import harness
 
 HOSTILE = [
     *(None, True, False, 0, -1, 1, 2, 3, 7, 64, 65_536, 65_537, 10**6, 10**9, 2**31, -(2**63), 10**40, 0.0, 0.5),
@@ -80,7 +80,7 @@ def mutate_config(data: bytes, max_size: int, seed: int) -> bytes:
         value = json.loads(data)
         changed = json.dumps(mutate_json(value, rng)).encode()
     except (ValueError, RecursionError, IndexError, TypeError, OverflowError):
-        changed = atheris.Mutate(data, max_size)
+        changed = harness.atheris.Mutate(data, max_size)
     return changed if len(changed) <= max_size else data[:max_size]
 
 
@@ -92,7 +92,7 @@ def mutate_archive(data: bytes, max_size: int, seed: int) -> bytes:
             members = [(name, archive.read(name)) for name in archive.namelist()]
         kind = rng.randrange(6)
         if kind == 0:
-            return atheris.Mutate(data, max_size)
+            return harness.atheris.Mutate(data, max_size)
         i = rng.randrange(len(members))
         name, content = members[i]
         if kind == 1:
@@ -114,7 +114,7 @@ def mutate_archive(data: bytes, max_size: int, seed: int) -> bytes:
             return made.getvalue()
     except Exception:
         pass
-    return atheris.Mutate(data, max_size)
+    return harness.atheris.Mutate(data, max_size)
 
 
 def mutate_bytes(content: bytes, rng: random.Random) -> bytes:

@@ -11,10 +11,9 @@ import os
 import tempfile
 from pathlib import Path
 
-import atheris
 import harness
 
-with atheris.instrument_imports(include=["tfflows.cli", "tfflows.domains", "tfflows.frames", "tfflows.schema"]):
+with harness.instrumented(["tfflows.cli", "tfflows.domains", "tfflows.frames", "tfflows.schema"]):
     from tfflows.cli import console, data, tables
     from tfflows.cli.columns import arrow_types, describe, matrix
     from tfflows.schema import Schema

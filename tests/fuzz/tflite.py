@@ -6,12 +6,11 @@ import os
 import tempfile
 from pathlib import Path
 
-import atheris
 import harness
 import mutations
 import numpy as np
 
-with atheris.instrument_imports(include=["tfflows.export"]):
+with harness.instrumented(["tfflows.export"]):
     import keras
 
     import tfflows as tff
