@@ -11,7 +11,7 @@ import types
 import tfflows
 
 MODULES = ["tfflows", *(f"tfflows.{name}" for name in tfflows.__all__ if inspect.ismodule(getattr(tfflows, name)))]
-MODULES += [f"tfflows.{name}" for name in ("distribution", "inference", "inference.diagnostics")]
+MODULES += [f"tfflows.{name}" for name in ("distribution", "inference", "loading", "inference.diagnostics")]
 MODULES += [f"tfflows.{name}" for name in ("presets", "schema", "serialization", "sklearn")]
 UNNAMED = {"self", "cls", "name"}  # and *args, **kwargs
 CONSTRUCTORS = ("__init__", "__post_init__", "__new__")

@@ -14,6 +14,7 @@ ORDER = [
     "atomic",
     "states",
     "products",
+    "loading",
     "numerics",
     "randomness",
     "ode",

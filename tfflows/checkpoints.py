@@ -182,6 +182,8 @@ class Checkpoint(keras.callbacks.Callback):
         self._at_first = [_memory(callback) for callback in self._others]
         for i, (callback, kept) in enumerate(zip(self._others, self._progress.memory, strict=False)):
             for name, value in kept.items():
+                if name not in self._at_first[i]:
+                    continue  # a callback that was another one
                 if isinstance(value, dict):
                     value = [self._progress.arrays[f"callback/{i}/{name}/{j}"] for j in range(value["n_arrays"])]
                 setattr(callback, name, value)
@@ -266,13 +268,13 @@ def _named(kind, variables):
 
 
 def _memory(callback) -> dict:
-    """The attributes of a callback that are numbers, strings, truth values, None or lists of arrays."""
+    """The attributes of a callback that are numbers, truth values, None or lists of arrays."""
     found = {}
     for name, value in vars(callback).items():
         if name in SETTINGS:
             continue
         is_arrays = isinstance(value, list) and value and all(isinstance(v, (np.ndarray, np.generic)) for v in value)
-        if is_arrays or value is None or isinstance(value, (bool, int, float, str)):
+        if is_arrays or value is None or isinstance(value, (bool, int, float)):
             found[name] = value
         elif isinstance(value, np.generic):
             found[name] = value.item()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -128,9 +129,13 @@ class LU(_Matrix):
 
     def __init__(self, event_shape: int | Sequence[int], seed: int | None = None, name: str | None = None):
         super().__init__(dict(locals()), event_shape, name=name)
-        self._rotation = None if seed is None else random_rotation(self._n_dim, seed)
+        self._seed = seed
         # Below the diagonal L, above it U, on it the logarithm of U's: as many weights as a matrix has numbers.
         self._packed = Constant((self._n_dim, self._n_dim))
+
+    @functools.cached_property
+    def _rotation(self):
+        return None if self._seed is None else random_rotation(self._n_dim, self._seed)
 
     def _factors(self):
         packed = self._packed(None)
@@ -205,6 +210,10 @@ class QR(_Matrix):
         self._directions = _directions(self._n_dim, n_reflections)
         self._packed = Constant((self._n_dim * (self._n_dim + 1) // 2,))
 
+    @functools.cached_property
+    def _rotation(self):
+        return None if self._seed is None else random_rotation(self._n_dim, self._seed)
+
     def _factors(self):
         packed = tfp.math.fill_triangular(self._packed(None), upper=True)
         log_diagonal = tf.linalg.diag_part(packed)
@@ -270,7 +279,11 @@ class RandomRotation(_Matrix):
 
     def __init__(self, event_shape: int | Sequence[int], seed: int = 0, name: str | None = None):
         super().__init__(dict(locals()), event_shape, name=name)
-        self._rotation = random_rotation(self._n_dim, seed)
+        self._seed = seed
+
+    @functools.cached_property
+    def _rotation(self):  # once it is needed: a file may be of any size
+        return random_rotation(self._n_dim, self._seed)
 
     def _matrix(self):
         return tf.constant(self._rotation, self.dtype)
