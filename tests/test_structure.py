@@ -49,6 +49,7 @@ ORDER = [
     "sklearn",
     "plot",
     "cli",
+    "beam",
     "__init__",
     "__main__",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from tfflows.beam import storage
 from tfflows.beam.rows import rows_of
 from tfflows.beam.served import Description, describe
-from tfflows.beam.shards import N_SEEDS, Shard, fingerprint, is_done, shards_of_draws, shards_of_files
+from tfflows.beam.shards import N_SEEDS, Shard, fingerprint, shards_of_draws, shards_of_files
 from tfflows.beam.steps import BLOCK, Drawing, Run, Scoring, first_schema
 from tfflows.beam.transforms import LEAST, MOST, FlowHandler, check_sizes
 from tfflows.checks import listed
@@ -87,13 +88,13 @@ def score(
       ValueError: for a model, files, columns, sizes or a folder that will not do, before anything is computed.
     """
     check_sizes(min_batch_size, max_batch_size, block_rows)
-    description, patterns = describe(model), [data] if isinstance(data, str) else [str(path) for path in data]
-    found = storage.files(patterns)
-    if not found:
-        raise ValueError(f"Expected files of data; got none by {listed(patterns)}.")
-    where, names = first_schema([path for path, *_ in sorted(found)])
-    rows = rows_of(description, op, columns, context, keep, names)
-    rows.check_names(names.names, where)
+    description = describe(storage.absolute(model))
+    patterns = [storage.absolute(path) for path in ([data] if isinstance(data, (str, os.PathLike)) else data)]
+    found = storage.files(patterns, some=True)
+    where, schema = first_schema([path for path, *_ in sorted(found)])
+    rows = rows_of(description, op, columns, context, keep, schema)
+    rows.check_has(schema.names, where)
+    rows.check_free(schema.names, where)
     settings = {
         "model": description.fingerprint,
         "op": op,
@@ -156,7 +157,7 @@ def sample(
         )
     if not 0.0 < temperature < math.inf:
         raise ValueError(f"Expected a finite temperature > 0; got {temperature}.")
-    description = describe(model)
+    description = describe(storage.absolute(model))
     handler = FlowHandler(description, "sample", min_batch_size=min_batch_size, max_batch_size=max_batch_size)
     heard_context = _given(description, dict(given or {}))
     if description.schema is None:
@@ -198,9 +199,9 @@ def _given(model: Description, given: dict) -> np.ndarray | None:
 
 def _run(task, shards: Sequence[Shard], handler, out, settings: dict, sizes, overwrite: bool, options) -> Result:
     options = options if isinstance(options, PipelineOptions) else PipelineOptions(list(options or ()))
-    folder = storage.Folder(str(out).rstrip("/"))
+    folder = storage.Folder(storage.absolute(out))
     folder.prepare(settings, overwrite=overwrite)
-    todo = [shard for shard in shards if not is_done(shard, storage.read_json(folder.manifest(shard.name)))]
+    todo = [shard for shard in shards if not folder.has(shard)]
     if todo:
         runner = None if options.view_as(StandardOptions).runner else RUNNER
         run = Run(folder, task, fingerprint(sizes), sizes[-1])

@@ -63,13 +63,18 @@ class Rows:
         """Of the columns that are read."""
         return [column.name for column in (*self.columns, *self.context)]
 
-    def check_names(self, names: Sequence[str], where: str) -> None:
-        """Raises a ValueError unless a table of columns `names` has those that are read and kept, and none added."""
+    def check_has(self, names: Sequence[str], where: str) -> None:
+        """Raises a ValueError unless a table of columns `names` has those that are read and kept."""
         if missing := [name for name in [*self.names, *(self.keep or ())] if name not in names]:
-            raise ValueError(f"Expected columns {listed(self.names)} in {where}; got none {listed(missing)}.")
+            raise ValueError(f"Expected columns {listed(missing)} in {where}; got {listed(names)}.")
+
+    def check_free(self, names: Sequence[str], where: str) -> None:
+        """Raises a ValueError if a table of columns `names` has or lacks what cannot be written then."""
         kept = names if self.keep is None else self.keep
+        if missing := [name for name in kept if name not in names]:
+            raise ValueError(f"Expected columns {listed(missing)} in {where}; got {listed(names)}.")
         if taken := [name for name in (*self.outputs, REASON, ROW) if name in kept]:
-            raise ValueError(f"Expected {where} without columns {listed(taken)}, which are added; keep= leaves them out.")
+            raise ValueError(f"Expected no columns {listed(taken)} in {where}, which are added; got them.")
 
     def check(self, table: pa.Table) -> Checked:
         """Looks a table through. Columns that are missing or of another type are reasons too, and no errors."""
@@ -98,11 +103,12 @@ class Rows:
           first: the number of the first row in its file; bad rows then have a column `row`, their numbers.
         """
         table, reasons = checked.table, checked.reasons
-        value = np.concatenate([np.reshape(v, [len(v), -1]) for v in outputs.values()], axis=1)
+        ((signature, value),) = outputs.items()
+        value = np.reshape(value, [len(value), len(self.outputs)])
         lost = np.isnan(value).any(axis=1)
         if lost.any():
             reasons = reasons.copy()
-            reasons[np.flatnonzero(np.equal(reasons, None))[lost]] = f"{' or '.join(outputs)} is NaN"
+            reasons[np.flatnonzero(np.equal(reasons, None))[lost]] = f"{signature} is NaN"
             value = value[~lost]
         good = np.equal(reasons, None)
         scored = table if good.all() else table.filter(pa.array(good))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 
@@ -76,7 +75,7 @@ def shards_of_files(files: Sequence[tuple[str, int, float]], patterns: Sequence[
 
     Args:
       files: path, bytes, and time of the last change.
-      patterns: by which they were found.
+      patterns: by which they were found; plain paths too.
       settings: a fingerprint of all else.
 
     Raises:
@@ -87,11 +86,9 @@ def shards_of_files(files: Sequence[tuple[str, int, float]], patterns: Sequence[
     for path, size, changed in sorted(files):
         root = max((root for root in roots if path.startswith(root)), key=len, default="")
         name = path[len(root) :] if root else re.split(r"[/\\]", path)[-1]
-        if name in found:
+        if name in found and found[name].source != path:
             raise ValueError(f"Expected files of different names; got {found[name].source} and {path}.")
         found[name] = Shard(name, fingerprint(settings, path, size, changed), path)
-    if not found:
-        raise ValueError(f"Expected files of data; got none by {listed(patterns)}.")
     if bad := [name for name in found if name.startswith(("_", "."))]:
         raise ValueError(f"Expected names of files that do not begin with _ or '.'; got {listed(bad)}.")
     return list(found.values())
@@ -100,11 +97,7 @@ def shards_of_files(files: Sequence[tuple[str, int, float]], patterns: Sequence[
 def _root(pattern: str) -> str:
     """The folder of a pattern, up to its first sign that stands for others; nothing of a plain path."""
     fixed = re.split(r"[*?\[{]", pattern, maxsplit=1)[0]
-    if fixed == pattern:
-        return ""
-    if "://" not in fixed:
-        fixed = os.path.join(os.path.abspath(os.path.dirname(fixed)), "")
-    return fixed[: fixed.rfind("/") + 1] if os.sep == "/" or "://" in fixed else fixed
+    return "" if fixed == pattern else re.sub(r"[^/\\]*$", "", fixed)
 
 
 def shards_of_draws(n: int, rows_per_shard: int, settings: str) -> list[Shard]:

@@ -9,13 +9,13 @@ from typing import Any, Protocol
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-from apache_beam.ml.inference.base import KeyedModelHandler, RunInference
+from apache_beam.ml.inference.base import RunInference
 from pyarrow import parquet
 
 from tfflows.beam import storage
 from tfflows.beam.rows import Rows
 from tfflows.beam.shards import Block, Shard, blocks, check_counts, seeds
-from tfflows.beam.transforms import FlowHandler
+from tfflows.beam.transforms import FlowHandler, Keyed
 from tfflows.cli.columns import values
 from tfflows.schema import Column
 
@@ -49,8 +49,7 @@ class Scoring:
     def read(self, group):
         with storage.opened(group[0].shard.source) as opened:
             file = parquet.ParquetFile(opened)
-            others = [name for name in file.schema_arrow.names if name not in self.rows.names]
-            self.rows.check_names([*self.rows.names, *others], group[0].shard.source)
+            self.rows.check_free(file.schema_arrow.names, group[0].shard.source)
             for block, table in _tables(file, group):
                 checked = self.rows.check(table)
                 yield block, checked, checked.inputs
@@ -133,7 +132,7 @@ class Run:
         )
         parts = (
             written.read
-            | RunInference(KeyedModelHandler(handler).with_no_batching())
+            | RunInference(Keyed(handler).with_no_batching())
             | "Write parts" >> beam.Map(_write_part, self)
         )
         _ = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import uuid
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
@@ -14,7 +15,7 @@ from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from pyarrow import parquet
 
-from tfflows.beam.shards import Block, Shard
+from tfflows.beam.shards import Block, Shard, is_done
 from tfflows.checks import listed
 
 OURS = "_tfflows"
@@ -61,7 +62,13 @@ class Folder:
         folder = FileSystems.split(path)[0]
         with contextlib.suppress(OSError):  # it exists
             FileSystems.mkdirs(folder)
-        FileSystems.rename([made], [path])
+        try:
+            FileSystems.rename([made], [path])
+        except BeamIOError:  # some file systems replace nothing
+            if not FileSystems.exists(path):
+                raise
+            remove([path])
+            FileSystems.rename([made], [path])
 
     def write_json(self, path: str, content: dict) -> None:
         with self.replacing(path) as file:
@@ -97,6 +104,10 @@ class Folder:
             writer.close()
         return n_rows
 
+    def has(self, shard: Shard) -> bool:
+        """Whether a shard is done."""
+        return is_done(shard, read_json(self.manifest(shard.name))) and FileSystems.exists(self.good(shard.name))
+
     def manifests(self) -> list[str]:
         return [path for path, *_ in files([FileSystems.join(self.path, OURS, "done", "**")])]
 
@@ -113,8 +124,8 @@ class Folder:
             if before is not None:
                 changed = [name for name in settings if before.get(name) != settings[name]]
                 raise ValueError(
-                    f"Expected an out folder of the same model and settings, or overwrite=True; got {self.path}, whose "
-                    f"{listed(changed)} are others."
+                    f"Expected an out folder of the same model and settings, or overwrite=True; got {self.path}, which "
+                    f"is of others: {listed(changed)}."
                 )
             if files([FileSystems.join(self.path, "**")]):
                 raise ValueError(f"Expected an out folder that is empty or of an earlier run; got {self.path}.")
@@ -130,13 +141,24 @@ class Folder:
         remove([self.begun])
 
 
-def files(patterns: Sequence[str]) -> list[tuple[str, int, float]]:
-    """Path, bytes and time of the last change of files, `**` for any number of folders."""
-    return [
-        (found.path, found.size_in_bytes, found.last_updated_in_seconds)
-        for match in FileSystems.match(list(patterns))
-        for found in match.metadata_list
-    ]
+def files(patterns: Sequence[str], *, some: bool = False) -> list[tuple[str, int, float]]:
+    """Path, bytes and time of the last change of files, `**` for any number of folders.
+
+    Args:
+      patterns: or paths.
+      some: whether each of them must find some.
+    """
+    found = []
+    for pattern, match in zip(patterns, FileSystems.match(list(patterns)), strict=True):
+        if some and not match.metadata_list:
+            raise ValueError(f"Expected files; got none by {pattern}.")
+        found += [(file.path, file.size_in_bytes, file.last_updated_in_seconds) for file in match.metadata_list]
+    return found
+
+
+def absolute(path) -> str:
+    """A path that means the same for all processes of this machine; an address with :// stays."""
+    return str(path).rstrip("/") if "://" in str(path) else os.path.abspath(path)
 
 
 def opened(path: str) -> BinaryIO:

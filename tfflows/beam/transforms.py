@@ -11,6 +11,7 @@ from apache_beam.ml.inference.base import KeyedModelHandler, ModelHandler, Predi
 
 from tfflows.beam.rows import REASON, Checked, Rows, rows_of
 from tfflows.beam.served import Description, Served, describe
+from tfflows.beam.storage import absolute
 from tfflows.checks import listed
 
 LEAST, MOST = 256, 4096  # rows of a call
@@ -41,7 +42,7 @@ class FlowHandler(ModelHandler[Mapping[str, np.ndarray], PredictionResult, Serve
         self, model, signature: str = "log_prob", *, min_batch_size: int = LEAST, max_batch_size: int = MOST
     ):
         check_sizes(min_batch_size, max_batch_size)
-        description = model if isinstance(model, Description) else describe(model)
+        description = model if isinstance(model, Description) else describe(absolute(model))
         if signature not in description.inputs:
             raise ValueError(f"Expected a signature of {listed(description.inputs)}; got {signature!r}.")
         super().__init__(min_batch_size=min_batch_size, max_batch_size=max_batch_size, element_size_fn=_n_rows)
@@ -51,6 +52,8 @@ class FlowHandler(ModelHandler[Mapping[str, np.ndarray], PredictionResult, Serve
         return Served(self._path, self._signature, *self._sizes)
 
     def run_inference(self, batch, model, inference_args=None) -> Iterable[PredictionResult]:
+        if not batch:  # Beam begins with one, where an example is larger than a batch
+            return
         joined = {name: np.concatenate([example[name] for example in batch]) for name in batch[0]}
         outputs, stops = model(joined), np.cumsum([_n_rows(example) for example in batch])
         parts = {name: np.split(value, stops[:-1]) for name, value in outputs.items()}
@@ -66,6 +69,16 @@ class FlowHandler(ModelHandler[Mapping[str, np.ndarray], PredictionResult, Serve
     def validate_inference_args(self, inference_args) -> None:
         if inference_args:
             raise ValueError(f"Expected no inference_args; got {inference_args}.")
+
+
+class Keyed(KeyedModelHandler):
+    """Examples with something that goes along with them; Beam's own takes no batch without any."""
+
+    def run_inference(self, batch, model, inference_args=None):
+        return super().run_inference(batch, model, inference_args) if batch else ()
+
+    def get_num_bytes(self, batch) -> int:
+        return super().get_num_bytes(batch) if batch else 0
 
 
 class Score(beam.PTransform):
@@ -99,7 +112,7 @@ class Score(beam.PTransform):
         max_batch_size: int = MOST,
     ):
         super().__init__()
-        description = describe(model)
+        description = describe(absolute(model))
         self._rows = rows_of(description, op, columns, context)
         self._handler = FlowHandler(description, op, min_batch_size=min_batch_size, max_batch_size=max_batch_size)
 
@@ -107,7 +120,7 @@ class Score(beam.PTransform):
         found = (
             pcoll
             | "Check" >> beam.Map(_checked, self._rows)
-            | RunInference(KeyedModelHandler(self._handler))
+            | RunInference(Keyed(self._handler))
             | "Part" >> beam.ParDo(_Part(self._rows)).with_outputs(GOOD, DEAD)
         )
         return {GOOD: found[GOOD], DEAD: found[DEAD]}
@@ -116,6 +129,7 @@ class Score(beam.PTransform):
 def _checked(row, rows: Rows):
     """A row or table and what is found of it, with the inputs of those rows that are good."""
     if isinstance(row, Mapping):
+        rows.check_free(list(row), "rows")
         try:
             table = pa.table({name: [row[name]] for name in rows.names if name in row})
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):  # of values that are no column's
@@ -127,7 +141,7 @@ def _checked(row, rows: Rows):
         row = pa.Table.from_batches([row])
     if not isinstance(row, pa.Table):
         raise ValueError(f"Expected dicts or Arrow tables as rows; got a {type(row).__name__}.")
-    rows.check_names(row.column_names, "tables")
+    rows.check_free(row.column_names, "tables")
     checked = rows.check(row)
     return (None, checked), checked.inputs
 
