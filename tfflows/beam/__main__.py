@@ -1,8 +1,8 @@
 """`python -m tfflows.beam score` and `sample`: Parquet files through an exported flow.
 
-Options that are not listed are Beam's own, such as --runner=FlinkRunner --flink_master=localhost:8081, or on one machine
---direct_num_workers=4 --direct_running_mode=multi_processing. Ends with status 1 if a file could not be read, 2 for wrong
-arguments.
+Options that are not listed are Beam's own, such as --runner=FlinkRunner --flink_master=localhost:8081, or on one
+machine --direct_num_workers=4 --direct_running_mode=multi_processing. Ends with status 1 if a file could not be read, 2
+for wrong arguments.
 """
 
 from __future__ import annotations

@@ -62,18 +62,18 @@ def score(
 ) -> Result:
     """Scores or encodes the rows of Parquet files with an exported flow: for each file one of the same name.
 
-    `out/<name>` has the good rows, in their order, and a column `log_prob` (or `z0`, `z1`, ...), `out/_dead/<name>` the bad
-    ones, with their `row` in the file and the `reason`: a value that is missing, no finite number, none of the categories
-    or outside of its column's domain. A run that was stopped, killed too, goes on where it was if it is begun again:
-    files that are done with this model and have not changed since are left as they are.
+    `out/<name>` has the good rows, in their order, and a column `log_prob` (or `z0`, `z1`, ...), `out/_dead/<name>` the
+    bad ones, with their `row` in the file and the `reason`: a value that is missing, no finite number, none of the
+    categories or outside of its column's domain. A run that was stopped, or killed, goes on where it was if it is begun
+    again: files that are done with this model and have not changed since are left as they are.
 
     Args:
       model: the folder that `flow.export` wrote, where all workers can read it.
       data: a pattern such as `in/*.parquet` (`**` for any folders), or a list of paths or patterns.
       out: a folder that is empty or of an earlier run.
       op: "log_prob" or "encode".
-      columns: names of x in the files, in the model's order. By default those that the model knows, from a
-        fit to a data frame or by the command line; of a model that knows none, all columns of numbers that are not context.
+      columns: names of x in the files, in the model's order. By default those that the model knows, from a fit to a
+        data frame or by the command line; if it knows none, all columns of numbers that are neither context nor kept.
       context: those of the context, likewise, if the flow is conditional.
       keep: columns of the files to write again, such as `["id"]`; all by default.
       overwrite: whether files of an earlier run with another model or other settings may be replaced.
@@ -125,15 +125,16 @@ def sample(
 ) -> Result:
     """Draws rows from an exported flow into Parquet files `out/00000.parquet`, `out/00001.parquet` and so on.
 
-    Draw number i follows from the seed and i alone, whatever the number of files and workers, and no two of a run have the
-    same random numbers. A larger n adds to a run of a smaller one. Runs can be stopped and begun again, as in `score`.
+    Draw number i follows from the seed and i alone, whatever the number of files and workers, and no two of a run have
+    the same random numbers. A larger n adds to a run of a smaller one. Runs can be stopped and begun again, as in
+    `score`.
 
     Args:
       model: the folder that `flow.export` wrote, where all workers can read it.
       n: how many draws, 1 to 2^31.
       out: a folder that is empty or of an earlier run.
-      seed: >= 0. Draws of runs with different seeds have nothing in common, but for a probability of about n / 2^30 that
-        stretches of them are the same: an export tells 2^31 seeds of rows apart.
+      seed: >= 0. Draws of runs with different seeds have nothing in common, but for a probability of about n / 2^30
+        that stretches of them are the same: an export tells 2^31 seeds of rows apart.
       given: of a conditional flow, the value of each of its context's columns by name, `{"c0": 1.5}` if they have none.
       temperature: below 1 rows come from denser regions, > 0.
       rows_per_shard: rows of a file.

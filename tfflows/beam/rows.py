@@ -145,7 +145,7 @@ class Rows:
 
 
 def outside(domain: Domain, values: np.ndarray) -> np.ndarray:
-    """Which rows of `values` `[n, n_columns]` a domain has not, with the tolerances of `flow.log_prob`; NaN is let in."""
+    """Which rows of `values` `[n, n_columns]` a domain has not, as `flow.log_prob` refuses them; NaN is let in."""
     if domain.kind == "simplex":
         return (values < 0.0).any(axis=1) | (np.abs(np.sum(values, axis=1, dtype=np.float64) - 1.0) > 1e-4)
     if domain.kind == "sphere":

@@ -21,10 +21,10 @@ GOOD, DEAD = "good", "dead"
 class FlowHandler(ModelHandler[Mapping[str, np.ndarray], PredictionResult, Served]):
     """An exported flow for Beam's `RunInference`, loaded once in each process of a worker, by TensorFlow alone.
 
-    An example is a dict of the signature's inputs by name, `[n, ...]` each, of one row or of many:
-    `{"x": [n, D]}`, and `{"seed": [n], "temperature": [n]}` for draws. Its inference are the outputs by name, `[n, ...]`.
-    Beam joins examples into batches of `min_batch_size` to `max_batch_size` rows; the model runs
-    `max_batch_size` rows at a time, and fewer filled up to `min_batch_size` times a power of two.
+    An example is a dict of the signature's inputs by name, `[n, ...]` each, of one row or of many: `{"x": [n, D]}`, or
+    `{"seed": [n], "temperature": [n]}` for draws. Its inference are the outputs by name, `[n, ...]`. Beam joins
+    examples into batches of `min_batch_size` to `max_batch_size` rows; the model runs `max_batch_size` rows at a time,
+    and fewer filled up to `min_batch_size` times a power of two.
 
     Beam's own handlers of TensorFlow call a Keras model as a function of one array: Keras 3 loads no SavedModel, and
     they know no signatures.
@@ -38,9 +38,7 @@ class FlowHandler(ModelHandler[Mapping[str, np.ndarray], PredictionResult, Serve
       ValueError: if there is no such model or signature, or not 1 <= min_batch_size <= max_batch_size.
     """
 
-    def __init__(
-        self, model, signature: str = "log_prob", *, min_batch_size: int = LEAST, max_batch_size: int = MOST
-    ):
+    def __init__(self, model, signature: str = "log_prob", *, min_batch_size: int = LEAST, max_batch_size: int = MOST):
         check_sizes(min_batch_size, max_batch_size)
         description = model if isinstance(model, Description) else describe(absolute(model))
         if signature not in description.inputs:
@@ -61,12 +59,18 @@ class FlowHandler(ModelHandler[Mapping[str, np.ndarray], PredictionResult, Serve
             yield PredictionResult(example, {name: part[i] for name, part in parts.items()}, self._path)
 
     def get_num_bytes(self, batch) -> int:
+        """Of the examples of a `batch`."""
         return sum(value.nbytes for example in batch for value in example.values())
 
     def get_metrics_namespace(self) -> str:
         return "tfflows"
 
     def validate_inference_args(self, inference_args) -> None:
+        """Refuses `inference_args`: all inputs come with the examples.
+
+        Raises:
+          ValueError: for any.
+        """
         if inference_args:
             raise ValueError(f"Expected no inference_args; got {inference_args}.")
 
@@ -85,15 +89,15 @@ class Score(beam.PTransform):
     """Rows with what an exported flow says of them, and apart from them the bad ones.
 
     Takes a PCollection of dicts, one a row, or of `pyarrow.Table`s, as `beam.io.ReadFromParquetBatched` reads them,
-    which is many times as fast. Gives a dict of two: `"good"`, the same with `log_prob`, or `z0`, `z1`, ..., and `"dead"`,
-    rows as they came with a `reason`: a value that is missing, no finite number, none of the categories or outside of
-    the column's domain. Every row is in one of them, once.
+    which is many times as fast. Gives a dict of two: `"good"`, the same with `log_prob`, or `z0`, `z1`, ..., and
+    `"dead"`, rows as they came with a `reason`: a value that is missing, no finite number, none of the categories or
+    outside of the column's domain. Every row is in one of them, once.
 
     Args:
       model: the folder that `flow.export` wrote, where all workers can read it.
       op: "log_prob" or "encode".
-      columns: names of x in the rows, in the model's order. By default those that the model knows, from a
-        fit to a data frame or by the command line.
+      columns: names of x in the rows, in the model's order. By default those that the model knows, from a fit to a
+        data frame or by the command line.
       context: those of the context, likewise, if the flow is conditional.
       min_batch_size, max_batch_size: rows that the model is run for, see `FlowHandler`.
 
@@ -117,6 +121,7 @@ class Score(beam.PTransform):
         self._handler = FlowHandler(description, op, min_batch_size=min_batch_size, max_batch_size=max_batch_size)
 
     def expand(self, pcoll):
+        """The two PCollections of the rows of `pcoll`."""
         found = (
             pcoll
             | "Check" >> beam.Map(_checked, self._rows)
@@ -169,8 +174,8 @@ def check_sizes(least: int, most: int, block_rows: int = 1) -> None:
     whole = all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) for n in (least, most, block_rows))
     if not whole or not 1 <= least <= most or block_rows < 1:
         raise ValueError(
-            f"Expected whole numbers 1 <= min_batch_size <= max_batch_size and block_rows >= 1; got {least}, {most} and "
-            f"{block_rows}."
+            f"Expected whole numbers 1 <= min_batch_size <= max_batch_size and block_rows >= 1; got {least}, {most} "
+            f"and {block_rows}."
         )
 
 
