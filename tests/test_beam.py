@@ -1,5 +1,6 @@
 """Exported flows in Apache Beam: every row once, bad ones apart, and the same rows however often a run is stopped."""
 
+import dataclasses
 import functools
 import importlib.util
 import json
@@ -35,6 +36,7 @@ if HAS_BEAM:
     from tfflows import beam as tfb
     from tfflows.beam import __main__ as command
     from tfflows.beam.jobs import RUNNER
+    from tfflows.beam.storage import Folder
 
 CATEGORIES = ("blue", "red")
 DOMAIN = [Domain.real(), Domain.positive(), Domain.integer(0), Domain.categorical(2)]
@@ -161,6 +163,15 @@ def test_rows_are_looked_through(model, change, reason):
     checked = rows.rows_of(served.describe(model), "log_prob").check(pa.table({k: [v] for k, v in row.items()}))
     assert checked.reasons.tolist() == [reason]
     assert checked.inputs["x"].shape == (reason is None, 4)
+
+
+def test_labels_as_context_are_whole(model):
+    read = rows.rows_of(served.describe(model), "log_prob")
+    read = dataclasses.replace(read, context=(Column("label"),), context_dtype="int32")
+    table = frame(4)[0].append_column("label", pa.array([0.0, 1.5, None, 2.0]))
+    checked = read.check(table)
+    assert checked.reasons.tolist() == [None, "label is 1.5, not whole", "label is missing", None]
+    assert checked.inputs["context"].tolist() == [0, 2]
 
 
 def test_a_column_that_is_not_there(model):
@@ -346,10 +357,14 @@ def test_a_run_that_stops_goes_on(model, data, scored, tmp_path, monkeypatch, st
     with pytest.raises(BaseException, match=r"KeyboardInterrupt|^$"):
         tfb.score(model, f"{data}/*.parquet", tmp_path / "out", **SMALL)
     monkeypatch.undo()
-    before = contents(tmp_path / "out")
-    assert len(before) < 4
+    assert len(contents(tmp_path / "out")) < 4
+    begun = list((tmp_path / "out" / "_tfflows" / "begun").rglob("*.good.arrow"))
+    write, written = Folder.write_part, []
+    monkeypatch.setattr(Folder, "write_part", lambda *args: written.append(args) or write(*args))
     result = tfb.score(model, f"{data}/*.parquet", tmp_path / "out", **SMALL)
     assert result[2:] == scored[1][2:]
+    assert begun
+    assert len(begun) + len(written) == 8
     assert {name: repr(t.to_pylist()) for name, t in contents(tmp_path / "out").items()} == {
         name: repr(t.to_pylist()) for name, t in contents(scored[0]).items()
     }

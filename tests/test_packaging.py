@@ -68,7 +68,7 @@ def test_it_works_without_any_extra(tmp_path):
         "'tfflows[plot]'",
         "'tfflows[sklearn]'; ",
         "'tfflows[inference]'",
-        "'tfflows[beam]'; got:",
+        "'tfflows[beam]'; got",
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -70,6 +71,8 @@ class Rows:
 
     def check_free(self, names: Sequence[str], where: str) -> None:
         """Raises a ValueError if a table of columns `names` has or lacks what cannot be written then."""
+        if twice := [name for name, count in collections.Counter(names).items() if count > 1]:
+            raise ValueError(f"Expected columns of different names in {where}; got {listed(twice)} more than once.")
         kept = names if self.keep is None else self.keep
         if missing := [name for name in kept if name not in names]:
             raise ValueError(f"Expected columns {listed(missing)} in {where}; got {listed(names)}.")
@@ -85,6 +88,11 @@ class Rows:
         inputs = {"x": x}
         if self.context:
             values = self._numbers(table, self.context, "float64", reasons)
+            if np.dtype(self.context_dtype).kind in "iu":
+                named = ", ".join(column.name for column in self.context)
+                _note(
+                    reasons, (np.isfinite(values) & (values % 1 != 0)).any(axis=1), named + " is {}, not whole", values
+                )
             values = heard(self.context, values) if self.context_shape else values[:, 0]
             inputs["context"] = np.nan_to_num(values).astype(self.context_dtype)
         good = np.equal(reasons, None)

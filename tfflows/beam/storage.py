@@ -137,8 +137,8 @@ class Folder:
 
     def clear(self) -> None:
         """Removes what was begun, when all is done."""
-        remove([path for path, *_ in files([FileSystems.join(self.begun, "**")])])
         remove([self.begun])
+        remove([path for path, *_ in files([FileSystems.join(self.begun, "**")])])  # where there are no folders
 
 
 def files(patterns: Sequence[str], *, some: bool = False) -> list[tuple[str, int, float]]:
