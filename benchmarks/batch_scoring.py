@@ -1,6 +1,6 @@
 """Parquet files through Apache Beam: rows a second and peak memory, and what becomes of rows when runs are killed.
 
-    python benchmarks/batch_scoring.py --rows 500000 2000000 --kills 20
+    python benchmarks/batch_scoring.py --rows 250000 1000000 --kills 24
 
 Needs the extra `beam`. Each measurement is a process of its own, the files are in a temporary folder.
 """
@@ -14,7 +14,6 @@ import pathlib
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,7 +22,7 @@ import numpy as np
 from peers import RESULTS, machine, run_worker, versions, write_results
 
 N_DIM, SHARD, GROUP = 4, 125_000, 50_000
-KILL_ROWS, KILL_BLOCK = 200_000, 10_000
+KILL_ROWS, KILL_BLOCK = 240_000, 4_000
 WAYS = {
     "beam": "Beam, one process",
     "beam 2": "Beam, two processes",
@@ -133,58 +132,73 @@ def rows_of(out: pathlib.Path) -> dict[int, tuple]:
     return found
 
 
-def kill_trials(folder: pathlib.Path, n_trials: int, seed: int) -> dict:
-    """Runs killed at random moments after their first file is there, and begun again: what is not as undisturbed."""
-    data, rng = make_data(folder, KILL_ROWS), random.Random(seed)
+def kill_trials(settings: dict) -> dict:
+    """Runs killed at random moments and begun again: what is not as it is undisturbed.
 
-    def start(out):
-        command = [sys.executable, "-m", "tfflows.beam", "score", "--model", folder / "flow", "--data"]
-        command += [f"{data}/*.parquet", "--out", out, "--columns", ",".join(f"x{k}" for k in range(N_DIM))]
-        command += ["--block-rows", str(KILL_BLOCK)]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and not (out / "_tfflows" / "settings.json").exists():
+    Every other one is killed while parts are written, the others from the first file on. Each is a fork of this
+    process, which has imported what they need and done nothing with it.
+    """
+    import multiprocessing
+
+    from tfflows import beam
+
+    folder, data, rng = pathlib.Path(settings["folder"]), settings["data"], random.Random(settings["seed"])
+    columns, fork = [f"x{k}" for k in range(N_DIM)], multiprocessing.get_context("fork")
+
+    def start(out, sign):
+        arguments = (folder / "flow", f"{data}/*.parquet", out)
+        process = fork.Process(target=beam.score, args=arguments, kwargs={"columns": columns, "block_rows": KILL_BLOCK})
+        process.start()
+        while process.is_alive() and not any(out.glob(sign)):
             time.sleep(0.005)
         return process, time.perf_counter()
 
-    process, started = start(folder / "undisturbed")
-    process.wait()
-    seconds = time.perf_counter() - started
-    expected = rows_of(folder / "undisturbed")
-    counts = {"kills": 0, "parts kept": 0, "lost": 0, "doubled": 0, "changed": 0}
-    for trial in range(n_trials):
-        out = folder / f"killed-{trial}"
-        while True:
-            process, _ = start(out)
-            time.sleep(rng.uniform(0.0, seconds))
-            if process.poll() is None:
-                break
-            shutil.rmtree(out)  # it was faster this time
+    signs = ("_tfflows/settings.json", "_tfflows/begun/*/*.good.arrow")
+    longest = {}
+    for sign in signs:
+        out = folder / f"undisturbed-{len(longest)}"
+        process, started = start(out, sign)
+        process.join()
+        longest[sign] = time.perf_counter() - started
+    expected = rows_of(out)
+    counts = {"kills": 0, "amid parts": 0, "parts kept": 0, "lost": 0, "doubled": 0, "changed": 0}
+    while counts["kills"] < settings["kills"]:
+        out, sign = folder / "killed", signs[counts["kills"] % 2]
+        process, _ = start(out, sign)
+        time.sleep(rng.uniform(0.0, longest[sign]))
+        if not process.is_alive():  # it was faster this time
+            shutil.rmtree(out)
+            continue
         os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        process.join()
+        kept = len(list(out.glob(signs[1])))
         counts["kills"] += 1
-        counts["parts kept"] += len(list((out / "_tfflows" / "begun").rglob("*.good.arrow")))
-        process, _ = start(out)
-        if process.wait() != 0:
-            raise RuntimeError(f"Expected that a run goes on after a kill; got status {process.returncode}.")
+        counts["amid parts"] += kept > 0
+        counts["parts kept"] += kept
+        process, _ = start(out, signs[0])
+        process.join()
+        if process.exitcode != 0:
+            raise RuntimeError(f"Expected that a run goes on after a kill; got status {process.exitcode}.")
         found = rows_of(out)
         counts["lost"] += len(expected.keys() - found.keys())
         counts["doubled"] += sum(len(values) > 1 for values in found.values())
         counts["changed"] += sum(found.get(key) != values for key, values in expected.items())
         shutil.rmtree(out)
-        print(json.dumps(counts), flush=True)
-    return counts | {"rows": len(expected), "seconds": round(seconds, 1)}
+        print(json.dumps(counts), file=sys.stderr, flush=True)
+    return counts | {"rows": len(expected)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, nargs="+", default=[500_000, 2_000_000], help="in all files together")
-    parser.add_argument("--kills", type=int, default=20, help="runs that are killed")
+    parser.add_argument("--rows", type=int, nargs="+", default=[250_000, 1_000_000], help="in all files together")
+    parser.add_argument("--kills", type=int, default=24, help="runs that are killed")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--output", type=pathlib.Path, default=RESULTS / "batch_scoring", help="without its ending")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        print(json.dumps(worker(json.loads(args.worker))))
+        settings = json.loads(args.worker)
+        print(json.dumps(kill_trials(settings) if "kills" in settings else worker(settings)))
         return
     facts, lines = machine(), []
     with tempfile.TemporaryDirectory() as name:
@@ -202,7 +216,10 @@ def main() -> None:
                     line |= {"scored": f"{found['scored']:,}", "memory": f"{found['memory']:.2f} GB"}
                 lines.append(line)
                 print(json.dumps(line), flush=True)
-        kills = kill_trials(folder, args.kills, args.seed)
+        settings = {"folder": name, "data": str(make_data(folder, KILL_ROWS)), "kills": args.kills, "seed": args.seed}
+        kills = run_worker(sys.executable, __file__, settings, n_threads=2, timeout=10_000)
+        if "error" in kills:
+            raise RuntimeError(f"Expected that the trials end; got {kills['error']}.")
     facts |= versions("tensorflow", "apache-beam", "pyarrow", "numpy")
     facts |= {"flow": f"CouplingRQNSF of {N_DIM} columns, 4 layers, (64, 64)", "files": f"of {SHARD:,} rows"}
     columns = {
@@ -218,10 +235,11 @@ Peak memory is that of the largest process. Seconds are from the call to the las
 `tfflows score`, which runs the flow itself under XLA, with compiling it; imports are left out. The loop holds a file in
 memory and checks nothing but NaN.
 
-{kills["kills"]} runs over {kills["rows"]:,} rows were killed (SIGKILL) at moments uniform between their first file and
-the time that an undisturbed run ends, {kills["seconds"]} s later, and begun again: {kills["lost"]} rows were lost,
-{kills["doubled"]} doubled, and {kills["changed"]} had another log-density (compared bit by bit) or reason than in the
-undisturbed run. {kills["parts kept"]:,} parts of {KILL_BLOCK:,} rows were there at the kills and not computed again.
+{kills["kills"]} runs over {kills["rows"]:,} rows in {KILL_ROWS // KILL_BLOCK} parts were killed (SIGKILL) at random
+moments, every other one while parts were written, and begun again: {kills["lost"]} rows were lost, {kills["doubled"]}
+doubled, and {kills["changed"]} had another log-density, compared bit by bit, or another reason than in the undisturbed
+run. {kills["amid parts"]} of the kills came when there were parts, {kills["parts kept"]:,} in all, which were not
+computed again.
 """
     write_results(args.output, "Batch scoring", columns, lines, facts, notes)
 
