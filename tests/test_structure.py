@@ -56,6 +56,7 @@ ORDER = [
     "sklearn",
     "plot",
     "cli",
+    "beam",
     "__init__",
     "__main__",
 ]

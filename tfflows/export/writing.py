@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import math
 import os
 from pathlib import Path
 
@@ -18,6 +21,8 @@ from tfflows.nets.convolutional import uncompiled
 FORMATS = ("tf_saved_model", "litert")
 WEIGHTS = ("float32", "float16", "int8")
 N_DRAWS = 1000  # that measure what smaller weights cost
+# Beside the graph, where SavedModels keep what TensorFlow does not read: what columns are called and where they live.
+TABLE = "assets.extra/table.json"
 
 
 def export(flow, path, format: str, *, overwrite: bool, batch_size: int | None, weights: str, verbose: bool) -> None:
@@ -96,6 +101,17 @@ def _write_saved_model(flow, path: Path) -> None:
     functions["serving_default"] = next(iter(functions.values()))
     with uncompiled():  # TensorFlow traces as it saves
         tf.saved_model.save(module, str(path), signatures=functions, options=verbs.save_options())
+    if len(flow.accepts.event_shape) == 1:
+        (path / TABLE).parent.mkdir()
+        (path / TABLE).write_text(json.dumps(_table(flow), indent=1) + "\n")
+
+
+def _table(flow) -> dict:
+    """What a table of the flow's rows is: its schema, and each column's domain, whose missing bounds are null."""
+    domains = [dataclasses.asdict(domain) for domain in getattr(flow, "domain", None) or ()]
+    for domain in domains:
+        domain |= {side: domain[side] if math.isfinite(domain[side]) else None for side in ("low", "high")}
+    return {"schema": None if flow.schema is None else flow.schema.get_config(), "domain": domains or None}
 
 
 def _checked(function, specs):
@@ -135,7 +151,8 @@ class Exportable:
         clouds sample (`x` `[n, n_points, D]`), encode (`x` to `latent`) and decode (`latent` and `seed` to `x`). Inputs
         and outputs are named, and all have rows as their leading axis. `sample` draws a row for each `seed` (int32, a
         negative one is new in each call) and `temperature`; the same seed gives the same row everywhere.
-        Standardisation and base are inside.
+        Standardisation and base are inside; a SavedModel of a table has its columns' names and domains in
+        `assets.extra/table.json`.
 
         Args:
           filepath: a folder for the SavedModel, a file for TFLite.
