@@ -4,7 +4,7 @@ SECONDS ?= 75
 BIN = .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo docs test test-web lint bench bench-power bench-toys clean
+.PHONY: demo docs test test-matrix test-web lint bench bench-power bench-toys clean
 
 demo: .venv/installed
 	$(BIN)/python examples/alanine_dipeptide.py
@@ -22,6 +22,10 @@ test-web: .venv/installed
 	cd examples/web && npm install --silent
 	$(BIN)/python examples/web/build.py
 	$(BIN)/python -m pytest examples/web
+
+# On other versions: PART="lowest-3.10 nightly-3.12", each in a new environment; without PART the parts are listed.
+test-matrix:
+	$(PYTHON) benchmarks/matrix.py $(PART)
 
 # Into site/; `.venv/bin/mkdocs serve` shows it as it is written.
 docs: .venv/installed
