@@ -41,9 +41,10 @@ bench: .venv/installed
 bench-power: .venv/installed
 	$(BIN)/python benchmarks/density.py --dataset power --data "$(DATA)" --seconds $(SECONDS)
 
+# Python compiles what is imported; pip would compile all of TensorFlow and SciPy, on one core.
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e ".[test]"
 	touch $@
 
 bench-toys: .venv/installed
