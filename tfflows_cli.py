@@ -164,6 +164,10 @@ def fit(
     learning_rate: LearningRate = None,
     hidden: Hidden = None,
     layers: Layers = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="An .npz file, written as it goes: the same command goes on from it. --seed is then 0."),
+    ] = None,
     seed: Seed = None,
     force: Force = False,
     as_json: Json = False,
@@ -175,7 +179,8 @@ def fit(
     """
     from tfflows.cli import fitting
 
-    settings = fitting.Settings(epochs, validation_split, batch_size, learning_rate, hidden, layers)
+    settings = fitting.Settings(epochs, validation_split, batch_size, learning_rate, hidden, layers, checkpoint)
+    seed = 0 if seed is None and checkpoint is not None else seed  # the same rows must be held out each time
     return fitting.fit(data, out, flow, columns, context, weights, domain or [], drop_missing, settings, seed, force)
 
 

@@ -512,6 +512,30 @@ def test_ctrl_c_keeps_the_best_weights(folder, tmp_path, monkeypatch):
     assert (tmp_path / "m.keras").read_text() == "old"
 
 
+def test_a_killed_fit_goes_on(tmp_path, monkeypatch):
+    from tfflows import checkpoints
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
+    np.save("x.npy", np.random.default_rng(0).normal(size=(100, 2)))
+    options = ["--flow", "nice", "--layers", "1", "--hidden", "4", "--epochs", "3", "--batch-size", "32", "--json"]
+    whole, _ = run("fit", "x.npy", "-o", "a.keras", "--seed", "0", *options)
+    write = checkpoints.Progress.write
+
+    def write_once(self, path):
+        write(self, path)
+        raise KeyboardInterrupt  # before there are weights to keep
+
+    monkeypatch.setattr(checkpoints.Progress, "write", write_once)
+    run("fit", "x.npy", "-o", "b.keras", "--checkpoint", "run.npz", *options, code=130)
+    monkeypatch.setattr(checkpoints.Progress, "write", write)
+    again, _ = run("fit", "x.npy", "-o", "b.keras", "--checkpoint", "run.npz", *options)
+    assert json.loads(again)["held_out_log_prob"] == json.loads(whole)["held_out_log_prob"]
+    assert json.loads(again)["epochs"] == 3
+    _, lines = run("fit", "x.npy", "-o", "c.keras", "--checkpoint", "run.npz", *options, "--batch-size", "16", code=1)
+    assert "run.npz, which is of another: batch_size 32 there, 16 here" in str(lines)
+
+
 def _interrupted(*args, **kwargs):
     raise KeyboardInterrupt
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -32,6 +33,7 @@ class Settings:
     learning_rate: float | None
     hidden: str | None
     layers: int | None
+    checkpoint: Path | None = None
 
 
 def build(preset: Callable, data: Data, settings: Settings) -> FlowModel:
@@ -95,7 +97,7 @@ def train(flow: FlowModel, data: Data, held_out: Data, settings: Settings) -> tu
     with noted_warnings(names), progress(f"Fitting {flow.name}", settings.epochs) as show:
         epochs = Epochs(show)
         try:
-            flow.fit(
+            history = flow.fit(
                 data.x,
                 data.context,
                 data.weight,
@@ -104,6 +106,7 @@ def train(flow: FlowModel, data: Data, held_out: Data, settings: Settings) -> tu
                 validation_data=(held_out.x, held_out.context, held_out.weight),
                 callbacks=[epochs, *keep],
                 verbose=0,
+                checkpoint=settings.checkpoint,
             )
         except KeyboardInterrupt:
             is_untrained = flow.trainable_weights or flow.bijector.needs_adapt  # SINF has the layers found so far
@@ -111,7 +114,7 @@ def train(flow: FlowModel, data: Data, held_out: Data, settings: Settings) -> tu
                 raise
             restore_best(keep)
             return epochs.count, True
-    return epochs.count, False
+    return len(history.epoch), False
 
 
 def log_likelihood(flow: FlowModel, data: Data) -> tuple[np.ndarray, np.ndarray]:
