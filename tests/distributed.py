@@ -62,6 +62,9 @@ def steps(strategy):
             expected = replicated.oracle(name, strategy.num_replicas_in_sync)
             difference = replicated.difference(made["weights"], expected["weights"])
             found[name] = {"weights": difference, "loss": made["loss"] - expected["loss"], "spread": made["spread"]}
+            if "bits_per_dim" in made:
+                numbers = np.prod(cases.IMAGE)
+                found[name]["bits_per_dim"] = made["bits_per_dim"] - expected["loss"] / (numbers * np.log(2.0))
     return found
 
 

@@ -166,11 +166,12 @@ def oracle(name: str, n_parts: int) -> dict:
 
 
 def step(name: str, strategy) -> dict:
-    """What one step of `fit` under a strategy ends with: weights, loss, and whether all replicas here are equal."""
+    """What one step of `fit` under a strategy ends with: weights, metrics, and how far replicas here are apart."""
     with strategy.scope():
         model = make(name)
     history = model.fit(**data(model), batch_size=ROWS, epochs=1, shuffle=False, verbose=0).history
-    return {"weights": model.get_weights(), "loss": history["loss"][0], "spread": spread(model)}
+    metrics = {name: values[0] for name, values in history.items()}
+    return {"weights": model.get_weights(), "spread": spread(model), **metrics}
 
 
 def automatic(name: str, strategy) -> dict:
