@@ -58,8 +58,9 @@ def steps(strategy):
     found = {}
     with cases.policy("float64"):
         for name in STEPS:
-            made = replicated.step(name, strategy)
-            expected = replicated.oracle(name, strategy.num_replicas_in_sync)
+            weighted = name != "FlowMixture"
+            made = replicated.step(name, strategy, weighted=weighted)
+            expected = replicated.oracle(name, strategy.num_replicas_in_sync, weighted=weighted)
             difference = replicated.difference(made["weights"], expected["weights"])
             found[name] = {"weights": difference, "loss": made["loss"] - expected["loss"], "spread": made["spread"]}
             if "bits_per_dim" in made:
