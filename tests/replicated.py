@@ -103,10 +103,11 @@ def make(name: str, optimizer=None) -> keras.Model:
     return model
 
 
-def data(model, n: int = ROWS) -> dict[str, np.ndarray]:
+def data(model, n: int = ROWS, *, weighted: bool = True) -> dict[str, np.ndarray]:
     """x, weights and perhaps a context for `fit`, of no use but to compare fits."""
     rng = np.random.default_rng(1)
-    found = {"sample_weight": rng.uniform(0.5, 1.5, n)}
+    weight = rng.uniform(0.5, 1.5, n)
+    found = {"sample_weight": weight} if weighted else {}
     contexts, event = model.accepts.contexts, model.accepts.event_shape
     if contexts is not None:
         labels, numbers = np.arange(n) % (contexts.n_classes or 1), rng.normal(size=(n, *contexts.shape))
@@ -120,17 +121,17 @@ def data(model, n: int = ROWS) -> dict[str, np.ndarray]:
     return found | {"x": np.clip(rng.normal(size=(n, *event)) * scales + 0.5, -3.0, 3.0)}
 
 
-def oracle(name: str, n_parts: int) -> dict:
+def oracle(name: str, n_parts: int, *, weighted: bool = True) -> dict:
     """One step on all rows by the sum of the gradients of `n_parts` parts: weights, loss, and whether it draws numbers.
 
     Part r is the r-th piece of the rows, and draws its random numbers from a seed of its own, as replica r does. Where
     nothing is drawn, and no layer looks at a batch as a whole, the sum is the gradient of the whole batch.
     """
     model = make(name)
-    given = data(model)
+    given = data(model, weighted=weighted)
     model.adapt(**given)
     x = model._joined(given["x"], None) if isinstance(model, tff.PointCloudFlow) else given["x"]
-    rows = model.accepts.rows(x, given.get("context"), given["sample_weight"])
+    rows = model.accepts.rows(x, given.get("context"), given.get("sample_weight"))
     batch = {key: tf.constant(value) for key, value in rows.columns().items()}
     total = tf.cast(tf.reduce_sum(batch["weight"]), tf.float64)
 
@@ -165,12 +166,14 @@ def oracle(name: str, n_parts: int) -> dict:
     return {"weights": model.get_weights(), "loss": loss, "draws": draws}
 
 
-def step(name: str, strategy) -> dict:
-    """What one step of `fit` under a strategy ends with: weights, loss, and whether all replicas here are equal."""
+def step(name: str, strategy, *, weighted: bool = True) -> dict:
+    """What one step of `fit` under a strategy ends with: weights, metrics, and how far replicas here are apart."""
     with strategy.scope():
         model = make(name)
-    history = model.fit(**data(model), batch_size=ROWS, epochs=1, shuffle=False, verbose=0).history
-    return {"weights": model.get_weights(), "loss": history["loss"][0], "spread": spread(model)}
+    given = data(model, weighted=weighted)
+    history = model.fit(**given, batch_size=ROWS, epochs=1, shuffle=False, verbose=0).history
+    metrics = {name: values[0] for name, values in history.items()}
+    return {"weights": model.get_weights(), "spread": spread(model), **metrics}
 
 
 def automatic(name: str, strategy) -> dict:

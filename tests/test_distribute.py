@@ -64,6 +64,7 @@ def test_a_step_is_that_of_the_parts_gradients(folder):
         assert found["weights"] < 1e-9, (name, found)
         assert found["spread"] == 0.0, (name, found)
         assert abs(found["loss"]) < 1e-4, (name, found)  # Keras' metrics are float32
+    assert abs(steps["Glow"]["bits_per_dim"]) < 1e-5
 
 
 @pytest.fixture(scope="module")

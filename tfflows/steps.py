@@ -57,7 +57,7 @@ class SteppingModel(SavedWhole, keras.Model):
             with tf.GradientTape() as tape:
                 loss = weighted_mean(self.flow_loss(self, x, context), weight)
                 extras = [tf.cast(extra, loss.dtype) / replicas.count() for extra in self.losses]
-                objective = tf.add_n([loss * share, *extras])
+                objective = tf.add_n([loss * tf.cast(share, loss.dtype), *extras])
                 scaled = self.optimizer.scale_loss(objective)
             gradients = tape.gradient(scaled, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         objective, gradients = replicas.total((objective, [tf.convert_to_tensor(g) for g in gradients]))
