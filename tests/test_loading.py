@@ -188,6 +188,7 @@ SIZES = {
         base={**ours("StudentT", "student", event_shape=[16, 1_000_000], df=3.0, learned=True)}
     ),
     "many layers": lambda c, b: b.extend([b[-1]] * 2000),
+    "very many layers": lambda c, b: b.extend([ours("Permutation", "linear", permutation=[1, 0])] * 20_000),
     "a batch": lambda c, b: c["context_net"]["config"]["layers"][0]["config"].update(batch_shape=[10**12, 4]),
     "an embedding": lambda c, b: c.update(context_net=layer("Embedding", input_dim=60_000, output_dim=60_000)),
 }
@@ -282,10 +283,6 @@ ARCHIVES = {
     "an absolute way": lambda m: [*m.items(), ("/etc/evil", b"x")],
     "assets": lambda m: [*m.items(), ("assets/a/b", b"x")],
     "a link": lambda m: [(_link("config.json"), b"/etc/passwd"), *[x for x in m.items() if x[0] != "config.json"]],
-    "a name cut off": lambda m: [
-        ("config.json\x00x", m["config.json"]),
-        *[x for x in m.items() if x[0] != "config.json"],
-    ],
     "none of the weights": lambda m: [x for x in m.items() if "h5" not in x[0]],
     "arrays of NumPy": lambda m: [("model.weights.npz", b"") if "h5" in x[0] else x for x in m.items()],
     "nothing": lambda m: [],

@@ -10,7 +10,7 @@ import keras
 
 from tfflows.loading.archive import read_members
 from tfflows.loading.configs import check_config
-from tfflows.loading.weights import at_most, count_numbers
+from tfflows.loading.weights import at_most, count
 
 __all__ = ["load_model"]
 
@@ -50,7 +50,7 @@ def load_model(path: str | os.PathLike, *, compile: bool = True, max_bytes: int 
     if not max_bytes > 0:
         raise ValueError(f"Expected max_bytes > 0; got {max_bytes}.")
     config, weights = read_members(path, max_bytes)
-    n_numbers = count_numbers(weights)
+    n_numbers, n_arrays = count(weights)
     del weights
     try:
         config = json.loads(config)
@@ -58,7 +58,7 @@ def load_model(path: str | os.PathLike, *, compile: bool = True, max_bytes: int 
         raise ValueError(f"Expected config.json of a model in {path}; got no JSON: {error}") from error
     check_config(config, n_numbers)
     try:
-        with at_most(4 * n_numbers):
+        with at_most(n_numbers, n_arrays):
             return keras.saving.load_model(path, compile=compile, safe_mode=True)
     except Exception as error:  # of any kind: what is in the file decides
         reason = str(error).strip().split("\n")[0][:200] or type(error).__name__

@@ -15,6 +15,7 @@ from tfflows.serialization import check_plain
 
 MOST_LEVELS = 200
 MOST_PARTS = 2_000_000  # lists, dicts, numbers and strings together
+MOST_CLASSES = 10_000  # objects that are built: a flow of 100 layers has 500
 MOST_TEXT = 1 << 20
 MOST_SIZE = 1 << 16  # that a number in a config may be, or as many as there are weights
 MOST_SHAPE = 1 << 24  # scalars of an event or the like
@@ -50,7 +51,7 @@ def check_config(config: Any, n_numbers: int) -> None:
     """
     if not isinstance(config, dict) or "class_name" not in config:
         raise ValueError(f"Expected the config of a model; got {_shown(config)}.")
-    largest = max(MOST_SIZE, n_numbers)
+    largest, n_classes = max(MOST_SIZE, n_numbers), 0
     for n_parts, (key, value) in enumerate(_parts(config)):
         if n_parts > MOST_PARTS:
             raise ValueError(f"Expected a config of at most {MOST_PARTS:,} values; got more.")
@@ -58,6 +59,10 @@ def check_config(config: Any, n_numbers: int) -> None:
             raise ValueError(f"Expected texts of at most {MOST_TEXT:,} characters in a config; got {len(value):,}.")
         if isinstance(value, dict):
             check_plain(value)
+            if "class_name" in value or "tfp_class" in value:
+                n_classes += 1
+                if n_classes > MOST_CLASSES:
+                    raise ValueError(f"Expected a model of at most {MOST_CLASSES:,} parts; got more.")
             if "class_name" in value:
                 _check_class(value)
             if "inbound_nodes" in value:

@@ -13,11 +13,13 @@ import tensorflow as tf
 
 MOST_OBJECTS = 1_000_000
 MOST_LEVELS = 64
-FREE_NUMBERS = 100_000  # that a model may have beside those in its file: counters of metrics, states of generators
+TIMES = 4  # as many weights as in the file may be made: an optimizer has up to three for each
+FREE_NUMBERS = 10_000  # that a model may have beside: counters of metrics, states of generators
+FREE_ARRAYS = 200
 
 
-def count_numbers(content: bytes) -> int:
-    """How many numbers an HDF5 file of weights has.
+def count(content: bytes) -> tuple[int, int]:
+    """How many numbers an HDF5 file of weights has, and in how many arrays.
 
     Args:
       content: of the file.
@@ -27,22 +29,22 @@ def count_numbers(content: bytes) -> int:
     """
     try:
         with h5py.File(io.BytesIO(content), "r") as file:
-            n_numbers, n_bytes = _walk(file)
+            n_numbers, n_arrays, n_bytes = _walk(file)
     except _UnexpectedError as error:
         raise ValueError(str(error)) from error
     except Exception as error:  # HDF5's errors are of many kinds
         raise ValueError(f"Expected weights in an HDF5 file; got one that cannot be read: {error}") from error
     if n_bytes > len(content):
         raise ValueError(f"Expected weights that are stored whole; got {n_bytes:,} bytes in {len(content):,}.")
-    return n_numbers
+    return n_numbers, n_arrays
 
 
 class _UnexpectedError(Exception):
     """Something is in the file that Keras does not write."""
 
 
-def _walk(file) -> tuple[int, int]:
-    n_numbers = n_bytes = n_objects = 0
+def _walk(file) -> tuple[int, int, int]:
+    n_numbers = n_arrays = n_bytes = n_objects = 0
     seen, left = set(), [("", file, 0)]
     while left:
         path, group, level = left.pop()
@@ -63,11 +65,11 @@ def _walk(file) -> tuple[int, int]:
                 left.append((inner, found, level + 1))
             elif isinstance(found, h5py.Dataset):
                 _check_array(inner, found)
-                n_numbers += found.size
+                n_numbers, n_arrays = n_numbers + found.size, n_arrays + 1
                 n_bytes += found.size * found.dtype.itemsize
             else:
                 raise _UnexpectedError(f"Expected groups and arrays of weights; got another thing at '{inner[:200]}'.")
-    return n_numbers, n_bytes
+    return n_numbers, n_arrays, n_bytes
 
 
 def _check_array(path, array):
@@ -80,18 +82,23 @@ def _check_array(path, array):
 
 
 @contextlib.contextmanager
-def at_most(n_numbers: int) -> Iterator[None]:
-    """Inside, TensorFlow makes variables of no more numbers than these in this thread: a ValueError before they are."""
-    left = n_numbers + FREE_NUMBERS
+def at_most(n_numbers: int, n_arrays: int) -> Iterator[None]:
+    """Inside, TensorFlow makes not many more variables in this thread than a file has: a ValueError before they are.
+
+    Args:
+      n_numbers: in the file.
+      n_arrays: that these are in.
+    """
+    left, n_left = TIMES * n_numbers + FREE_NUMBERS, TIMES * n_arrays + FREE_ARRAYS
 
     def counted(make, **arguments):
-        nonlocal left
+        nonlocal left, n_left
         shape = _shape(arguments["initial_value"])
-        left -= math.prod(shape)
-        if left < 0:
+        left, n_left = left - math.prod(shape), n_left - 1
+        if min(left, n_left) < 0:
             raise ValueError(
-                f"Expected a model of at most {n_numbers:,} weights, given those in the file; got more, the last of "
-                f"shape {shape}."
+                f"Expected a model of the {n_numbers:,} weights in the file, in {n_arrays:,} arrays; got more, the "
+                f"last of shape {shape}."
             )
         return make(**arguments)
 
