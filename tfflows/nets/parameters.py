@@ -14,11 +14,13 @@ from tfflows.serialization import register
 class FullPrecision(keras.layers.Layer):
     """A layer that is part of a bijection itself: it computes in all digits where mixed precision rounds other nets."""
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, autocast=False, **kwargs)
-
     @property
     def compute_dtype(self):
+        """That of the weights."""
+        return self.variable_dtype
+
+    @property
+    def input_dtype(self):
         """That of the weights."""
         return self.variable_dtype
 
