@@ -4,7 +4,7 @@ SECONDS ?= 75
 BIN = .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo docs test test-web lint bench bench-power bench-toys clean
+.PHONY: demo docs test test-matrix test-web lint bench bench-power bench-toys clean
 
 demo: .venv/installed
 	$(BIN)/python examples/alanine_dipeptide.py
@@ -23,6 +23,10 @@ test-web: .venv/installed
 	$(BIN)/python examples/web/build.py
 	$(BIN)/python -m pytest examples/web
 
+# On other versions: PART="lowest-3.10 nightly-3.12", each in a new environment; without PART the parts are listed.
+test-matrix:
+	$(PYTHON) benchmarks/matrix.py $(PART)
+
 # Into site/; `.venv/bin/mkdocs serve` shows it as it is written.
 docs: .venv/installed
 	$(BIN)/mkdocs build --strict
@@ -37,9 +41,10 @@ bench: .venv/installed
 bench-power: .venv/installed
 	$(BIN)/python benchmarks/density.py --dataset power --data "$(DATA)" --seconds $(SECONDS)
 
+# Python compiles what is imported; pip would compile all of TensorFlow and SciPy, on one core.
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e ".[test]"
 	touch $@
 
 bench-toys: .venv/installed

@@ -30,6 +30,8 @@ flow.fit(x, epochs=1, verbose=0)
 assert flow.sample(3).shape == (3, 2)
 """
 # What each extra is for. None: it is for examples or for tfflows' own development, and need only install.
+# Beam's versions of some packages are older than those of constraints.txt.
+UNCONSTRAINED = {"beam"}
 USES = {
     "": FIT + "flow.save('flow.keras'); flow.export('flow')",
     "cli": FIT
@@ -47,6 +49,9 @@ USES = {
     "sklearn": "import pandas as pd, numpy as np\nfrom tfflows.sklearn import FlowDensity\n"
     "frame = pd.DataFrame({'a': np.random.normal(size=50), 'b': pd.Categorical(['x', 'y'] * 25)})\n"
     "print(FlowDensity('crqnsf', n_layers=1, hidden=(4,), epochs=1, jit_compile=False).fit(frame).sample(3))",
+    "beam": FIT + "import pyarrow as pa\nfrom pyarrow import parquet\nfrom tfflows import beam\nflow.export('flow')\n"
+    "parquet.write_table(pa.table({'a': x[:, 0], 'b': x[:, 1]}), 'x.parquet')\n"
+    "assert beam.score('flow', 'x.parquet', 'out').scored == len(x)",
     "tuner": "import keras_tuner",
     "serving": "import tensorflow_serving.apis, requests",
     "examples": "import matplotlib, sklearn",
@@ -75,7 +80,8 @@ def row(extra: str, package: pathlib.Path, folder: pathlib.Path) -> dict:
     wanted = f"{package}[{extra}]" if extra else str(package)
     found = {"extra": extra or "none", "package": package.name}
     try:
-        install = run(python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", wanted, cwd=folder)
+        versions = [] if extra in UNCONSTRAINED else ["-c", ROOT / "constraints.txt"]
+        install = run(python, "-m", "pip", "install", "-q", *versions, wanted, cwd=folder)
         code = f"BIN = {str(python.parent)!r}\n{USES[extra]}"
         use = run(python, "-c", code, cwd=folder)
     except RuntimeError as error:
@@ -114,7 +120,8 @@ def main() -> None:
     }
     notes = """
 Each row is a new virtual environment with that extra and no other; `python benchmarks/install.py`. Of `tuner`,
-`serving`, `examples`, `molecules`, `web`, `docs` and `notebooks` it is only seen that they can be imported.
+`serving`, `examples`, `molecules`, `web`, `docs` and `notebooks` it is only seen that they can be imported. `beam` is
+installed without `constraints.txt`.
 """
     write_results(RESULTS / "install", "Installing tfflows", columns, rows, machine(), notes)
 

@@ -19,7 +19,7 @@ import numpy as np
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 
-from tfflows import CouplingRQNSF, FlowModel, bases, datasets
+from tfflows import CouplingRQNSF, FlowModel, bases, datasets, load_model
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -103,7 +103,7 @@ def main(output: Path, *, quick: bool) -> None:
     draw(flow, test, picture)
     path = output / "alanine_dipeptide.keras"
     flow.save(path)
-    again = keras.saving.load_model(path)
+    again = load_model(path)
     difference = float(np.max(np.abs(again.log_prob(test) - flow.log_prob(test))))
     same_samples = np.array_equal(again.sample(100, seed=1), flow.sample(100, seed=1))
     print(f"Saved and loaded {path}: log-densities differ by {difference:g}, samples are equal: {same_samples}.")

@@ -15,7 +15,6 @@ import argparse
 import time
 from pathlib import Path
 
-import keras
 import matplotlib
 import numpy as np
 import openmm
@@ -24,7 +23,7 @@ import tensorflow_probability as tfp
 from peptide import KT, TEMPERATURE, Peptide
 from scipy.ndimage import gaussian_filter
 
-from tfflows import CouplingRQNSF, FlowModel, datasets, inference
+from tfflows import CouplingRQNSF, FlowModel, datasets, inference, load_model
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -231,7 +230,7 @@ def main(output: Path, *, quick: bool) -> None:
     train, test = datasets.alanine_dipeptide()
     runs = [Angles("", angles, blocks=True) for angles in (*np.split(train, 2), test)]
     reference = Angles("molecular dynamics, 60 ns reference", np.concatenate([train, test]), blocks=True)
-    fitted = keras.saving.load_model(REFERENCE_FLOW).sample(20_000 if quick else 200_000, seed=0).numpy()
+    fitted = load_model(REFERENCE_FLOW).sample(20_000 if quick else 200_000, seed=0).numpy()
     fitted = Angles("circular flow of the reference", fitted)
     report([weighted, dynamics, reference, fitted], reference, runs)
     picture = output / "alanine_from_energy.png"

@@ -23,10 +23,35 @@ import numpy as np
 BATCH = 2048  # rows of all workers together
 
 
-def launch(n_workers: int, command: list[str]) -> int:
-    """Runs the command in each worker, here; if one fails the others are ended. Returns its exit code, else 0."""
-    if n_workers < 1:
-        raise ValueError(f"Expected at least 1 worker; got {n_workers}.")
+def launch(n_workers: int, command: list[str], *, restarts: int = 0) -> int:
+    """Runs the command in each of some workers, here.
+
+    Without one of them the others would end, or wait for it, so if one fails they are ended at once.
+
+    Args:
+      n_workers: >= 1.
+      command: what a worker runs, with `TF_CONFIG` in its environment.
+      restarts: how often all begin anew after a failure, >= 0. They go on where they were if they keep checkpoints.
+
+    Returns:
+      0, or the exit code of the worker that failed last: below 0 the signal that killed it.
+
+    Raises:
+      ValueError: for fewer than one worker, or fewer than no restarts.
+    """
+    if n_workers < 1 or restarts < 0:
+        raise ValueError(f"Expected at least 1 worker and 0 restarts; got {n_workers} and {restarts}.")
+    for left in reversed(range(restarts + 1)):
+        index, code = outcome(start(n_workers, command))
+        if code == 0:
+            return 0
+        then = f"all begin anew; {left - 1} restarts are left" if left else "the others were ended"
+        print(f"Worker {index} of {n_workers} ended with exit code {code}: {then}.", file=sys.stderr)
+    return code
+
+
+def start(n_workers: int, command: list[str]) -> list[subprocess.Popen]:
+    """The processes of workers that find each other at free ports of this machine."""
     listening = [socket.create_server(("localhost", 0)) for _ in range(n_workers)]
     addresses = [f"localhost:{server.getsockname()[1]}" for server in listening]
     for server in listening:
@@ -34,18 +59,24 @@ def launch(n_workers: int, command: list[str]) -> int:
     processes = []
     for index in range(n_workers):
         config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-        environment = dict(os.environ, TF_CONFIG=json.dumps(config))
-        processes.append(subprocess.Popen(command, env=environment))
-    code = None
-    while code is None:
-        time.sleep(0.2)
-        codes = [process.poll() for process in processes]
-        # Without one of them the others would wait for it for ever.
-        code = next((c for c in codes if c), 0 if None not in codes else None)
-    for process in processes:
-        process.kill()
-        process.wait()
-    return code
+        processes.append(subprocess.Popen(command, env=dict(os.environ, TF_CONFIG=json.dumps(config))))
+    return processes
+
+
+def outcome(processes: list[subprocess.Popen]) -> tuple[int, int]:
+    """Waits for all to end, or one to fail: its index and exit code, else zeros. None is left running."""
+    try:
+        while True:
+            codes = [process.poll() for process in processes]
+            if failed := [(i, code) for i, code in enumerate(codes) if code]:
+                return min(failed, key=lambda each: each[1])  # who was killed, not who noticed
+            if None not in codes:
+                return 0, 0
+            time.sleep(0.2)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 def write_data(folder: Path, n_rows: int, n_shards: int) -> None:
@@ -85,13 +116,13 @@ def work(output: Path, *, quick: bool) -> None:
     print(
         f"worker {index}: held-out NLL {loss:.4f} nats, truth {truth:.4f}, {len(history.epoch)} epochs, {seconds:.0f} s"
     )
-    if index == 0:
-        flow.save(output / "cluster.keras")
+    flow.save(output / "cluster.keras")  # the first one writes
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=2, help="processes to start here")
+    parser.add_argument("--restarts", type=int, default=0, help="how often all begin anew if one of them fails")
     parser.add_argument("--output", type=Path, default=Path("output"), help="folder for the shards and the model")
     parser.add_argument("--quick", action="store_true", help="few rows, one epoch")
     chosen = parser.parse_args()
@@ -99,4 +130,4 @@ if __name__ == "__main__":
         work(chosen.output, quick=chosen.quick)
     else:
         write_data(chosen.output / "shards", 8_192 if chosen.quick else 400_000, 4)
-        sys.exit(launch(chosen.workers, [sys.executable, *sys.argv]))
+        sys.exit(launch(chosen.workers, [sys.executable, *sys.argv], restarts=chosen.restarts))

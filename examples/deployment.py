@@ -21,7 +21,7 @@ import keras
 import matplotlib
 import numpy as np
 
-from tfflows import FlowModel, RealNVP, atomic, datasets, export, plot
+from tfflows import FlowModel, RealNVP, atomic, datasets, export, load_model, plot
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -62,7 +62,7 @@ def moons(path: Path, quick: bool) -> FlowModel:
 
 
 def loaded(path: Path, quick: bool) -> FlowModel:
-    flow = keras.saving.load_model(SAVED_MODELS / path.parent.name / path.name)
+    flow = load_model(SAVED_MODELS / path.parent.name / path.name)
     FlowModel(flow.bijector, flow.base, name=path.stem).save(path)  # without the optimizer's state
     return flow
 

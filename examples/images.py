@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 from minutes import Minutes
 
-from tfflows import FlowModel, Glow, datasets, plot
+from tfflows import FlowModel, Glow, datasets, load_model, plot
 
 matplotlib.use("Agg")
 
@@ -161,7 +161,7 @@ def main(arguments: argparse.Namespace) -> None:
     FlowModel(flow.bijector).save(path)  # without the optimizer's state, which is twice as large as the weights
     difference = float(
         np.abs(
-            keras.saving.load_model(path).encode(some[:4], None if labels is None else test_context[:4])
+            load_model(path).encode(some[:4], None if labels is None else test_context[:4])
             - flow.encode(some[:4], None if labels is None else test_context[:4])
         ).max()
     )

@@ -21,7 +21,17 @@ import matplotlib
 import numpy as np
 from minutes import Minutes
 
-from tfflows import FlowModel, MaskedAutoregressiveRQNSF, PointCloudFlow, RealNVP, SoftFlow, clouds, datasets, plot
+from tfflows import (
+    FlowModel,
+    MaskedAutoregressiveRQNSF,
+    PointCloudFlow,
+    RealNVP,
+    SoftFlow,
+    clouds,
+    datasets,
+    load_model,
+    plot,
+)
 
 matplotlib.use("Agg")
 
@@ -132,7 +142,7 @@ def main(arguments: argparse.Namespace) -> None:
     flow = PointCloudFlow(flow.points, flow.prior, flow.encoder, n_points=N_POINTS, name="point_clouds")
     flow.save(output / "point_clouds.keras")
     drawn = flow.sample(2, 100, 0, seed=0)
-    loaded = keras.saving.load_model(output / "point_clouds.keras").sample(2, 100, 0, seed=0)
+    loaded = load_model(output / "point_clouds.keras").sample(2, 100, 0, seed=0)
     print(f"Saved and loaded: draws differ by {np.abs(loaded - drawn).max():g}. Pictures: {output}/point_clouds*")
     if not quick:
         flow.export(output / "1", overwrite=True)

@@ -25,6 +25,8 @@ from tfflows import bijectors as tfb
 from tfflows.nets import MLP, LipschitzMLP
 from tfflows.transformers import UMNN, Affine, FreeKnotSpline, RationalQuadraticSpline
 
+pytestmark = pytest.mark.usefixtures("without_xla")  # where XLA is tested it is asked for
+
 
 # The tests of one name run one after another: they share what `build` and TensorFlow made for it.
 def each(names):

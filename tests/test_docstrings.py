@@ -3,6 +3,7 @@
 import ast
 import functools
 import importlib
+import importlib.util
 import inspect
 import re
 import textwrap
@@ -11,8 +12,9 @@ import types
 import tfflows
 
 MODULES = ["tfflows", *(f"tfflows.{name}" for name in tfflows.__all__ if inspect.ismodule(getattr(tfflows, name)))]
-MODULES += [f"tfflows.{name}" for name in ("distribution", "inference", "inference.diagnostics")]
+MODULES += [f"tfflows.{name}" for name in ("distribution", "inference", "loading", "inference.diagnostics")]
 MODULES += [f"tfflows.{name}" for name in ("presets", "schema", "serialization", "sklearn")]
+MODULES += ["tfflows.beam"] * (importlib.util.find_spec("apache_beam") is not None)
 UNNAMED = {"self", "cls", "name"}  # and *args, **kwargs
 CONSTRUCTORS = ("__init__", "__post_init__", "__new__")
 

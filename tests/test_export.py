@@ -19,12 +19,12 @@ from tfflows.export import c_session, litert, parity
 from tfflows.export.c_session import CSession
 from tfflows.randomness import seeded_uniform
 
+pytestmark = pytest.mark.usefixtures("without_xla")  # nothing to an export
 D, C = 4, 2
 
 
 def flow_of(bijector, base=None):
     flow = FlowModel(bijector, base)
-    flow.compile(jit_compile=False)  # compiles faster, and is nothing to an export
     rng = np.random.default_rng(0)
     if bijector.is_discrete:
         x = rng.integers(0, 256, (1000, *bijector.event_shape))

@@ -14,7 +14,19 @@ import tfflows
 ROOT = Path(__file__).parents[1]
 # What no environment has without an extra.
 OF_EXTRAS = (
-    *("ai_edge_litert", "arviz", "corner", "keras_tuner", "matplotlib", "openmm", "ot", "pandas", "PIL", "pyarrow"),
+    *(
+        "ai_edge_litert",
+        "apache_beam",
+        "arviz",
+        "corner",
+        "keras_tuner",
+        "matplotlib",
+        "openmm",
+        "ot",
+        "pandas",
+        "PIL",
+        "pyarrow",
+    ),
     *("scipy", "sklearn", "tensorflow_serving", "trimesh", "typer"),
 )
 WITHOUT_EXTRAS = """
@@ -30,7 +42,8 @@ flow.fit(x, epochs=1, verbose=0)
 assert flow.sample(3).shape == (3, 2)
 flow.save("flow.keras")
 parts = ("tfflows.sklearn", "tfflows.inference")
-for call in (lambda: plot.images(np.zeros((1, 4, 4, 1))), *(lambda name=name: __import__(name) for name in parts)):
+calls = [lambda: plot.images(np.zeros((1, 4, 4, 1))), *(lambda name=name: __import__(name) for name in parts)]
+for call in (*calls, lambda: __import__("tfflows.beam").beam.score):
     try:
         call()
     except ImportError as error:
@@ -55,6 +68,7 @@ def test_it_works_without_any_extra(tmp_path):
         "'tfflows[plot]'",
         "'tfflows[sklearn]'; ",
         "'tfflows[inference]'",
+        "'tfflows[beam]'; got",
     ]
 
 

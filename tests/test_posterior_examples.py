@@ -175,7 +175,7 @@ def test_rank_p_values(rng):
         neural_posterior.rank_p_values(flat, 99, 7)
 
 
-def test_neural_posterior_example(tmp_path, capsys):
+def test_neural_posterior_example(tmp_path, capsys, without_xla):
     reports = neural_posterior.main(tmp_path, quick=True)
     assert (tmp_path / "neural_posterior.png").stat().st_size > 20_000
     assert list(reports) == ["two moons", "Gaussian linear"]

@@ -163,6 +163,7 @@ def test_quantiles_and_kernels_equal_numpy_and_scipy():
     np.testing.assert_allclose(cumulative, stats.norm.cdf(at[:, None], x, 0.3).mean(axis=1), atol=1e-12)
 
 
+@pytest.mark.usefixtures("without_xla")  # for what is compared with
 def test_runs_in_a_gradient_tape_of_xla():
     """The way through the layers is a loop whose length is a weight."""
     flow = small(n_layers=4)

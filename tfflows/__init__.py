@@ -23,6 +23,7 @@ from tfflows.architectures import *  # noqa: F403
 from tfflows.bijectors import Chain, Invert
 from tfflows.clouds import PointCloudFlow
 from tfflows.domains import Domain
+from tfflows.loading import load_model
 from tfflows.mixture import FlowMixture
 from tfflows.model import FlowModel
 
@@ -45,6 +46,7 @@ __all__ = [
     "export",
     "frames",
     "latents",
+    "load_model",
     "losses",
     "nets",
     "ode",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from tfflows.bijectors import Chain
-from tfflows.bijectors.base import describe
+from tfflows import replicas
+from tfflows.guard import place, place_of_weight
+from tfflows.watch import is_finite, watching
 
 MAX_EPOCHS = 1000
 PATIENCE_STEPS = 3000
@@ -55,6 +59,31 @@ def restore_best(callbacks: list[keras.callbacks.Callback]) -> None:
         best = getattr(callback, "best_weights", None)
         if best is not None:
             callback.model.set_weights(best)
+
+
+class Agree(keras.callbacks.Callback):
+    """Makes all workers go on with what the first one's logs say, and stop together if one of them does.
+
+    They compute the same, but up to rounding on unlike machines, and callbacks may see what only one of them has; one
+    that stops alone would leave the others waiting.
+    """
+
+    def on_train_begin(self, logs=None):
+        self._gathering = replicas.Gathering(self.model.distribute_strategy)
+
+    def on_epoch_end(self, epoch, logs=None):
+        names = sorted(logs or {})
+        each = self._gathering([*(float(logs[name]) for name in names), float(self.model.stop_training)])
+        if logs:
+            logs.update(zip(names, map(float, each[0]), strict=False))
+        self.model.stop_training = bool(each[:, -1].any())
+
+
+def agreeing(callbacks: list[keras.callbacks.Callback], strategy) -> list[keras.callbacks.Callback]:
+    """The callbacks, between which the workers of a strategy agree, if there are several."""
+    if not replicas.are_workers(strategy):
+        return callbacks
+    return [each for callback in callbacks for each in (callback, Agree())]
 
 
 BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
@@ -121,32 +150,61 @@ def explain(model, flows: list, dataset: tf.data.Dataset) -> str:
         for name, value in (("x", x), ("context", context)):
             if value is not None and (bad := _bad_rows(value, rows)):
                 return f"The {name} of the data is not finite, in {len(bad)} rows of a batch."
-        outside = []
         for flow in flows:
-            value, heard = x, flow._hear(context)
-            if flow.context_net is not None and (bad := _bad_rows(heard, rows)):
+            if flow.context_net is not None and (bad := _bad_rows(flow._hear(context), rows)):
                 return f"The output of the context net {flow.context_net.name} is not finite for {len(bad)} rows."
-            for part in flow.bijector.bijectors if isinstance(flow.bijector, Chain) else [flow.bijector]:
-                value, log_det = Chain([part]).inverse_and_log_det(value, heard)
-                for name, result in (("value", value), ("log-det", log_det)):
-                    if bad := _bad_rows(result, rows):
-                        return (
-                            f"The {name} of '{describe(part)}' is not finite for {len(bad)} rows of a batch, such "
-                            f"as x = {x.numpy()[bad[0]]}."
-                        )
-            outside.append(set(_bad_rows(flow.base.log_prob(value), rows)))
-        if outside and (bad := sorted(set.intersection(*outside))):
+        with watching() as found:
+            outside = [set(_bad_rows(flow._log_prob(x, context), rows)) for flow in flows]
+        if not found and flows and (bad := sorted(set.intersection(*outside))):
             return (
                 f"The log-density of the base is not finite for {len(bad)} rows of a batch, such as "
-                f"x = {x.numpy()[bad[0]]}: they lie outside its support."
+                f"x = {_shown(x, bad[0])}: they lie outside its support, or so far out that it overflows."
             )
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(model.flow_loss(model, x, context))
+        if not found:
+            try:
+                with tf.GradientTape() as tape:
+                    loss = tf.reduce_mean(model.flow_loss(model, x, context))
+            except ValueError as error:  # one net's numbers are another flow's data, which are checked
+                return f"What the loss asks of a flow is refused: {error}"
+            if not is_finite(loss):  # it computes something else, or the model is made of other flows
+                with watching() as found, _nothing_compiled():
+                    model.flow_loss(model, x, context)
+        if found:
+            return _accuse(model, found[0], x, rows)
         weights = model.trainable_weights
-        for weight, gradient in zip(weights, tape.gradient(loss, weights), strict=True):
-            if gradient is not None and not bool(tf.reduce_all(tf.math.is_finite(gradient))):
-                return f"The gradient with respect to {weight.path} is not finite."
+        gradients = tape.gradient(loss, weights)
+        for weight, gradient in zip(weights, gradients, strict=True):
+            if gradient is not None and not is_finite(gradient):
+                return f"The gradient with respect to {place_of_weight(model, weight)} is not finite."
+        sizes = [0.0 if g is None else float(tf.reduce_max(tf.abs(g))) for g in gradients]
+        if weights and not math.isfinite(float(tf.linalg.global_norm([g for g in gradients if g is not None]))):
+            largest = place_of_weight(model, weights[int(np.argmax(sizes))])
+            return f"The norm of the gradient overflows; it is largest, {max(sizes):.1e}, with respect to {largest}."
     return "Going through the data again with these weights, every number was finite."
+
+
+def _accuse(model, culprit, x, rows) -> str:
+    where = place(model, culprit.bijector)
+    if culprit.what == "context":
+        return f"The context that is told to {where} is not finite."
+    same_rows = culprit.numbers.shape.rank > 0 and culprit.numbers.shape[0] == x.shape[0]
+    bad = _bad_rows(culprit.numbers, rows) if same_rows else []
+    such = f" for {len(bad)} rows of a batch, such as x = {_shown(x, bad[0])}" if bad else ""
+    return f"The {culprit.what} of {where} is not finite{such}."
+
+
+@contextlib.contextmanager
+def _nothing_compiled():
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
+def _shown(x, row) -> str:
+    return np.array2string(x[row].numpy(), threshold=8, separator=", ", max_line_width=200).replace("\n", "")
 
 
 def _bad_rows(value, rows) -> list[int]:

@@ -36,11 +36,13 @@ def rows_of(event_shape) -> str:
     return f"[{', '.join(['n', *('any' if size is None else str(size) for size in event_shape)])}]"
 
 
-def check_finite(value, what: str) -> None:
-    """Raises if rows of `value` hold NaN or inf, and says which."""
+def check_finite(value, what: str, dtype: type | None = None) -> None:
+    """Raises if rows of `value` hold NaN or inf, or numbers that are beyond a `dtype` of floats, and says which."""
     if is_symbolic(value):
         return
     array = np.asarray(value)
+    if dtype is not None and array.dtype.kind == "f" and array.dtype.itemsize > np.dtype(dtype).itemsize:
+        _check_range(array, what, dtype)
     # The sum is finite unless an entry is not, or it overflows, which the second look settles.
     with np.errstate(all="ignore"):
         if np.isfinite(array.sum(dtype=np.float64)):
@@ -49,6 +51,17 @@ def check_finite(value, what: str) -> None:
     if len(bad):
         first = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
         raise ValueError(f"Expected finite numbers in {what}; got NaN or inf in {len(bad)} rows: {first}.")
+
+
+def _check_range(array: np.ndarray, what: str, dtype: type) -> None:
+    largest = np.finfo(dtype).max
+    bad = np.flatnonzero((np.isfinite(array) & (np.abs(array) > largest)).reshape(len(array), -1).any(axis=1))
+    if len(bad):
+        name = np.dtype(dtype).name
+        raise ValueError(
+            f"Expected numbers in {what} within +-{largest:.2g}, which {name} holds; got larger ones in {len(bad)} "
+            f"rows, such as {bad[0]}. Divide them, or begin with keras.config.set_dtype_policy('float64')."
+        )
 
 
 def check_batch_size(batch_size: int | None) -> None:

@@ -114,10 +114,10 @@ class Inputs:
         """`value` `[n, *event_shape]` as floats: a tensor stays a tensor, all else becomes an array."""
         if self.schema is not None and what == "x" and is_frame(value):
             value = frames.numbers(self.schema.columns, value)
-        value = self._floats(value, what)
+        value = _numbers(value, what)
         check_event(value, self.event_shape if event_shape is None else event_shape, what)
-        check_finite(value, what)
-        return value
+        check_finite(value, what, self.dtype)
+        return self._floats(value)
 
     def context(self, context, n_rows: int | None):
         """`context` `[n_rows, *context_shape]` as numbers, or None where the flow hears none.
@@ -193,13 +193,7 @@ class Inputs:
             held_out = batches(held, min(size, len(held)))
         return TrainingData(rows, None, held_out, min(batch_size, len(rows)), order_seed)
 
-    def _floats(self, value, what):
-        if not tf.is_tensor(value):
-            value = np.asarray(value)
-            if value.dtype.kind not in "biuf":
-                raise ValueError(
-                    f"Expected numbers in {what}; got dtype {value.dtype}. Encode text and dates as numbers first."
-                )
+    def _floats(self, value):
         dtype = np.dtype(value.dtype.as_numpy_dtype if tf.is_tensor(value) else value.dtype)
         if dtype == self.dtype or (dtype == np.float64 and self.keep_float64):
             return value
@@ -238,7 +232,7 @@ class Inputs:
             self.contexts.check_shape(parts[1])
 
         def standardise(*element):
-            x = self._floats(element[0], "x")
+            x = self._floats(element[0])
             data = {"x": tf.ensure_shape(x, [None, *self.event_shape])}
             if has_context:
                 context = self.contexts.one_hot(element[1]) if are_labels else self.contexts.numbers(element[1])
@@ -251,6 +245,18 @@ class Inputs:
             return data | {"weight": weight}
 
         return dataset.map(standardise, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _numbers(value, what):
+    """A tensor as it is, all else as an array of numbers."""
+    if tf.is_tensor(value):
+        return value
+    value = np.asarray(value)
+    if value.dtype.kind not in "biuf":
+        raise ValueError(
+            f"Expected numbers in {what}; got dtype {value.dtype}. Encode text and dates as numbers first."
+        )
+    return value
 
 
 def first_rows(dataset: tf.data.Dataset, n_rows: int) -> Rows:

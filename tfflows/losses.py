@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfflows.bijectors import Chain, ContinuousFlow, Noise
 from tfflows.bijectors.continuous import bending, hamilton_jacobi, kinetic_energy
-from tfflows.randomness import RANDOM, step_seeds
+from tfflows.randomness import step_seeds, uniform
 from tfflows.serialization import register
 
 __all__ = ["FlowMatching", "Loss", "NegativeLogLikelihood", "NoisyLikelihood", "RegularizedLikelihood", "ReverseKL"]
@@ -135,7 +135,7 @@ class FlowMatching(Loss):
             z = Chain(after).forward_and_log_det(z, context)[0]
         x, z = tf.stop_gradient(x), tf.stop_gradient(z)
         # One time in each of n equal pieces, and each still uniform: the mean over the rows varies less.
-        first = tf.random.stateless_uniform([], seeds[1], dtype=x.dtype, alg=RANDOM)
+        first = uniform([], seeds[1], x.dtype)
         time = tf.math.floormod(first + tf.range(n_rows, dtype=x.dtype) / tf.cast(n_rows, x.dtype), 1.0)[:, tf.newaxis]
         velocity = ode.velocity((1.0 - time) * x + time * z, time, context)
         return tf.reduce_sum(tf.square(velocity - (z - x)), axis=-1)

@@ -10,6 +10,8 @@ import tensorflow as tf
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
+from tfflows import products as exact
+
 MAX_DIM_EXACT = 8  # up to so many scalars a whole Jacobian is worth its derivatives, one for each
 
 
@@ -42,15 +44,16 @@ def check_counts(**counts: int) -> None:
         raise ValueError(f"Expected integers {wanted}; got {got}.")
 
 
-def times(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+def times(x: tf.Tensor, kernel: tf.Tensor, matmul: Callable = tf.matmul) -> tf.Tensor:
     """`x` `[..., n]` times `kernel` `[n, m]`, as a product of two matrices.
 
     Of more axes than two, `tf.matmul` is a batch of products. Where one has a length of 1 and a sum follows, TensorFlow
-    2.21 on a CPU fuses the two into an operation (of oneDNN) that writes beyond its memory.
+    2.21 on a CPU fuses the two into an operation (of oneDNN) that writes beyond its memory. `matmul` is that of
+    `products` where `kernel` is part of a bijection.
     """
     if x.shape.rank == 2:
-        return tf.matmul(x, kernel)
-    product = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), kernel)
+        return matmul(x, kernel)
+    product = matmul(tf.reshape(x, [-1, x.shape[-1]]), kernel)
     batch = list(x.shape[:-1])
     if batch.count(None) > 1:
         return tf.reshape(product, tf.concat([tf.shape(x)[:-1], kernel.shape[1:]], axis=0))
@@ -118,10 +121,10 @@ def expm_skew(skew: tf.Tensor) -> tf.Tensor:
     scaled = skew * tf.pow(tf.constant(0.5, skew.dtype), needed)
     result = identity
     for k in range(degree, 0, -1):
-        result = identity + tf.matmul(scaled, result) / k
+        result = identity + exact.matmul(scaled, result) / k
     for i in range(n_squarings):
-        result = tf.where(i < needed, tf.matmul(result, result), result)
-    return 1.5 * result - 0.5 * tf.matmul(result, tf.matmul(result, result, transpose_a=True))
+        result = tf.where(i < needed, exact.matmul(result, result), result)
+    return 1.5 * result - 0.5 * exact.matmul(result, exact.matmul(result, result, transpose_a=True))
 
 
 def orthogonal_from_reflections(directions: tf.Tensor) -> tf.Tensor:
@@ -133,13 +136,13 @@ def orthogonal_from_reflections(directions: tf.Tensor) -> tf.Tensor:
     """
     # The length of a direction means nothing; a vanished one stays finite.
     units = directions / tf.maximum(tf.norm(directions, axis=-1, keepdims=True), 1e-12)
-    products = tf.matmul(units, units, transpose_b=True)
+    products = exact.matmul(units, units, transpose_b=True)
     upper = tf.linalg.set_diag(tf.linalg.band_part(products, 0, -1), 0.5 * tf.linalg.diag_part(products))
     # A vanished direction reflects nothing, but must not divide by zero.
     diagonal = tf.linalg.diag_part(upper)
     upper = tf.linalg.set_diag(upper, tf.where(diagonal > 0.25, diagonal, tf.ones_like(diagonal)))
     solved = tf.linalg.triangular_solve(upper, units, lower=False)
-    return tf.eye(directions.shape[1], dtype=directions.dtype) - tf.matmul(units, solved, transpose_a=True)
+    return tf.eye(directions.shape[1], dtype=directions.dtype) - exact.matmul(units, solved, transpose_a=True)
 
 
 def root_of_increasing(
@@ -179,7 +182,7 @@ def spectral_norm_bound(matrix: tf.Tensor) -> tf.Tensor:
     The Schatten norm of order 64, (sum of singular values^64)^(1 / 64), by five squarings.
     """
     is_tall = matrix.shape[0] > matrix.shape[1]
-    power = tf.matmul(matrix, matrix, transpose_a=is_tall, transpose_b=not is_tall)
+    power = exact.matmul(matrix, matrix, transpose_a=is_tall, transpose_b=not is_tall)
     log_scale = tf.zeros([], matrix.dtype)
     tiny = np.finfo(matrix.dtype.as_numpy_dtype).tiny
     for _ in range(5):
@@ -187,7 +190,7 @@ def spectral_norm_bound(matrix: tf.Tensor) -> tf.Tensor:
         norm = tf.sqrt(tf.reduce_sum(tf.square(power)) + tiny)
         log_scale = 2.0 * (log_scale + tf.math.log(norm))
         power = power / norm
-        power = tf.matmul(power, power)
+        power = exact.matmul(power, power)
     log_norm = log_scale + 0.5 * tf.math.log(tf.reduce_sum(tf.square(power)) + tiny)
     # The last factor covers the rounding of all that.
     return tf.exp(log_norm / 64.0) * (1.0 + 64.0 * np.finfo(matrix.dtype.as_numpy_dtype).eps)

@@ -55,6 +55,32 @@ def step_seeds(n: int) -> list[tf.Tensor]:
     return tf.unstack(tf.random.split(tf.zeros([2], tf.int32) if seed is None else seed, n, alg=RANDOM))
 
 
+def uniform(shape, seed: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """Numbers uniform in (0, 1), of `shape`, from a `seed` of two integers.
+
+    The generator's bits are the same under XLA and without it, but not what TensorFlow makes of them: hence this.
+    """
+    is_double = dtype == tf.float64
+    whole = tf.uint64 if is_double else tf.uint32
+    bits = tf.random.stateless_uniform(shape, seed, minval=None, maxval=None, dtype=whole, alg=RANDOM)
+    if not is_double:
+        return _to_uniform(_shifted(bits, 9), dtype)
+    first = tf.cast(tf.bitwise.right_shift(bits, tf.constant(12, tf.uint64)), tf.int64)
+    return (tf.cast(first, dtype) + 0.5) / 2.0**52
+
+
+def normal(shape, seed: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """Standard-normal numbers, as `uniform`."""
+    shape = tf.reshape(tf.cast(shape, tf.int32), [-1])
+    u, v = tf.unstack(uniform(tf.concat([shape, [2]], axis=0), seed, dtype), axis=-1)
+    return box_muller(u, v)
+
+
+def box_muller(u: tf.Tensor, v: tf.Tensor) -> tf.Tensor:
+    """Standard-normal numbers of uniform ones: Box & Muller (1958)."""
+    return tf.sqrt(-2.0 * tf.math.log(u)) * tf.cos(2.0 * math.pi * v)
+
+
 def random_signs(x: tf.Tensor, n_probes: int) -> tf.Tensor:
     """Signs -1 or 1 at random for each row of `x` `[n, D]`: `[n_probes, n, D]`, for estimates of traces.
 
@@ -139,8 +165,7 @@ def _scrambled(x, n_copies):
 
 def draw_categories(log_weights: tf.Tensor, shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Numbers 0 .. K - 1 at random, of `shape`, with probabilities exp(log_weights) `[K]` or `[*shape, K]`."""
-    uniform = tf.random.stateless_uniform(shape, seed, dtype=log_weights.dtype, alg=RANDOM)
-    return categories(log_weights, uniform)
+    return categories(log_weights, uniform(shape, seed, log_weights.dtype))
 
 
 def categories(log_weights: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import types
+from collections.abc import Iterator
+
+import numpy as np
 import tensorflow as tf
 
 
@@ -10,9 +15,14 @@ def count() -> int:
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
-def are_workers() -> bool:
-    """Whether they are in processes of their own."""
-    return isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy)
+def are_workers(strategy=None) -> bool:
+    """Whether those of a strategy, by default the current one, are in processes of their own."""
+    return isinstance(strategy or tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def is_chief(strategy=None) -> bool:
+    """Whether this process writes the files: the first of the workers of a strategy, or the only one."""
+    return (strategy or tf.distribute.get_strategy()).extended.should_checkpoint
 
 
 def index() -> tf.Tensor | int:
@@ -23,14 +33,23 @@ def index() -> tf.Tensor | int:
 
 def agreed(number: int, strategy) -> int:
     """The number of the first worker of a strategy, for all; each calls it with one of its own."""
-    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        return number
+    return int(Gathering(strategy)([number])[0, 0]) if are_workers(strategy) else number
 
-    @tf.function(autograph=False)
-    def first():
-        return total(tf.where(tf.equal(index(), 0), number, 0))
 
-    return int(strategy.experimental_local_results(strategy.run(first))[0])
+class Gathering:
+    """The numbers of all workers of a strategy `[n_workers, n]`, for all; each calls it with n of its own."""
+
+    def __init__(self, strategy):
+        self._strategy = strategy
+        self._function = tf.function(self._gathered, autograph=False, reduce_retracing=True)
+
+    def _gathered(self, numbers):
+        is_own = tf.range(count()) == index()
+        return total(tf.where(is_own[:, tf.newaxis], numbers, tf.zeros_like(numbers)))  # a NaN stays in its row
+
+    def __call__(self, numbers) -> np.ndarray:
+        found = self._strategy.run(self._function, [tf.constant(numbers, tf.float64)])
+        return self._strategy.experimental_local_results(found)[0].numpy()
 
 
 def by_rows(dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -41,10 +60,23 @@ def by_rows(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def total(values):
-    """Sums of tensors over all replicas."""
+    """Sums of tensors over all replicas; those of one dtype travel as one, since each message takes its time."""
     if count() == 1:
         return values
-    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
+    tensors = [tf.convert_to_tensor(value) for value in tf.nest.flatten(values)]
+    sums = dict.fromkeys(range(len(tensors)))
+    for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+        places = [i for i in sums if tensors[i].dtype == dtype]
+        flat = tf.concat([tf.reshape(tensors[i], [-1]) for i in places], axis=0)
+        flat = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, flat)
+        parts = tf.split(flat, [tf.size(tensors[i]) for i in places], num=len(places))
+        sums |= {i: tf.reshape(part, tf.shape(tensors[i])) for i, part in zip(places, parts, strict=True)}
+    return tf.nest.pack_sequence_as(values, list(sums.values()))
+
+
+def mean(values: list[tf.Tensor]) -> list[tf.Tensor]:
+    """Means of tensors over all replicas."""
+    return [each / count() for each in total(values)] if count() > 1 and values else values
 
 
 def share(weight: tf.Tensor) -> tf.Tensor | float:
@@ -64,3 +96,30 @@ def clipped(gradients: list[tf.Tensor], optimizer) -> list[tf.Tensor]:
     if optimizer.clipvalue is not None:
         return [tf.clip_by_value(g, -optimizer.clipvalue, optimizer.clipvalue) for g in gradients]
     return gradients
+
+
+def check_optimizer(optimizer, strategy) -> None:
+    """Raises for what Keras' optimizers cannot do on several replicas."""
+    n_steps = getattr(optimizer, "gradient_accumulation_steps", None)
+    if n_steps and strategy.num_replicas_in_sync > 1:
+        raise ValueError(f"Expected no gradient_accumulation_steps on several replicas; got {n_steps}.")
+
+
+@contextlib.contextmanager
+def summed(optimizer) -> Iterator[int]:
+    """Tells an optimizer that gradients are sums over all replicas; gives how many times it will add them up still.
+
+    By itself it sends them round again, which doubles what goes over the network.
+    """
+    name = "_all_reduce_sum_gradients"  # of Keras, which has no public way
+    is_plain = isinstance(getattr(type(optimizer), name, None), types.FunctionType)
+    # Replicas of one process share the optimizer, and send nothing.
+    is_alone = are_workers() and len(tf.distribute.get_strategy().extended.worker_devices) == 1
+    if not is_alone or not is_plain or hasattr(optimizer, "inner_optimizer"):
+        yield count()
+        return
+    setattr(optimizer, name, lambda pairs: pairs)
+    try:
+        yield 1
+    finally:
+        delattr(optimizer, name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 from typing import Any
 
 import keras
@@ -15,13 +16,19 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-__all__ = ["Record", "deserialize", "register", "serialize"]
+__all__ = ["Record", "check_plain", "deserialize", "register", "serialize"]
 
 PACKAGE = "tfflows"
 
 # Only these modules' public names can be rebuilt from a file: a config names a class, never code.
 _TFP_MODULES = {"tfb": tfp.bijectors, "tfd": tfp.distributions}
 _TFP_KINDS = (tfp.bijectors.Bijector, tfp.distributions.Distribution)
+# Of these, those that are made from functions, or make nets of TFP's own.
+_TFP_REFUSED = re.compile(
+    r"AutoComposite.*|Autoregressive|BatchNormalization|Bijector|CholeskyOuterProduct|Distribution|FFJORD|Glow|Inline|"
+    r"JointDistribution.*|MarkovChain|Masked|MaskedAutoregressiveFlow|PixelCNN|RealNVP|.*Process(RegressionModel)?"
+)
+_DTYPES = re.compile(r"bool|u?int(8|16|32|64)|b?float(16|32|64)|float8_\w+|complex(64|128)")
 
 
 def register(cls: type) -> type:
@@ -87,23 +94,53 @@ def deserialize(config: Any) -> Any:
       config: what that returned.
 
     Raises:
-      ValueError: if it names a class of TFP that is not public.
+      ValueError: if it names a class of TFP that is not public or is made from functions, or has arrays of another type
+        than numbers.
     """
     if isinstance(config, (list, tuple)):
         return [deserialize(c) for c in config]
     if not isinstance(config, dict):
         return config
+    check_plain(config)
     if "array" in config:
         return np.asarray(config["array"], dtype=config["dtype"])
     if "dtype_name" in config:
         return tf.as_dtype(config["dtype_name"])
     if "tfp_class" in config:
-        module, _, name = config["tfp_class"].partition(".")
-        cls = getattr(_TFP_MODULES.get(module), name, None)
-        if not (inspect.isclass(cls) and issubclass(cls, _TFP_KINDS)):
-            raise ValueError(f"Expected a public class of TFP; got {config['tfp_class']!r}.")
+        cls = _tfp_class(config["tfp_class"])
         return cls(**{k: deserialize(v) for k, v in config["parameters"].items()})
     return keras.saving.deserialize_keras_object(config)
+
+
+def check_plain(config: dict) -> None:
+    """Refuses a dict of a config that stands for an array, a type or a part of TFP, but for none that a file may have.
+
+    Args:
+      config: any dict in the config.
+
+    Raises:
+      ValueError: if it does.
+    """
+    if "array" in config or config.get("class_name") in ("__numpy__", "__tensor__"):
+        given = config if "array" in config else config.get("config")
+        dtype = given.get("dtype") if isinstance(given, dict) else None
+        if not (isinstance(dtype, str) and _DTYPES.fullmatch(dtype)):
+            raise ValueError(f"Expected an array of numbers in a config; got one of type {str(dtype)[:80]!r}.")
+    elif "dtype_name" in config:
+        if not (isinstance(config["dtype_name"], str) and _DTYPES.fullmatch(config["dtype_name"])):
+            raise ValueError(f"Expected a type of numbers in a config; got {str(config['dtype_name'])[:80]!r}.")
+    elif "tfp_class" in config:
+        _tfp_class(config["tfp_class"])
+        if not isinstance(config.get("parameters"), dict):
+            raise ValueError(f"Expected parameters of {config['tfp_class']}; got {str(config.get('parameters'))[:80]}.")
+
+
+def _tfp_class(path) -> type:
+    module, _, name = str(path).partition(".")
+    cls = getattr(_TFP_MODULES.get(module), name, None)
+    if not (inspect.isclass(cls) and issubclass(cls, _TFP_KINDS)) or _TFP_REFUSED.fullmatch(name):
+        raise ValueError(f"Expected a public class of TFP that is not made from functions; got {str(path)[:80]!r}.")
+    return cls
 
 
 def _serialize_tfp(value: Any) -> dict:

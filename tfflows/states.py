@@ -121,7 +121,7 @@ class Search:
     def __init__(self, searches: _Searches | None, name: str, fingerprint: str):
         self._searches, self._name, self._fingerprint = searches, name, fingerprint
         self.found = None
-        if searches is not None and (f"{name}/of" in searches.state or not _is_search(searches.state)):
+        if searches is not None and (f"{name}/of" in searches.state or not is_search(searches.state)):
             if str(searches.state.get(f"{name}/of")) != fingerprint:
                 raise ValueError(f"Expected a checkpoint of these data and settings; got {searches.path}, of others.")
             parts = {
@@ -137,8 +137,8 @@ class Search:
             self._searches.write(parts | {f"{self._name}/of": np.array(self._fingerprint)})
 
 
-def _is_search(state):
-    """Whether a file is empty as yet, or one of searches."""
+def is_search(state):
+    """Whether a state is empty as yet, or one of searches."""
     return all(key.startswith("search ") for key in state)
 
 

@@ -26,9 +26,15 @@ class SteppingModel(SavedWhole, keras.Model):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
+        self.autocast = False
         self.loss_tracker = keras.metrics.Mean(name="loss")
         self.bits_tracker = keras.metrics.Mean(name="bits_per_dim")
         self.flow_loss = NegativeLogLikelihood()
+
+    @property
+    def compute_dtype(self):
+        """That of the weights: under mixed precision nets alone compute low, each for itself."""
+        return self.variable_dtype
 
     def train_step(self, data):
         """A step of the optimizer on a batch; Keras calls it.
@@ -59,23 +65,23 @@ class SteppingModel(SavedWhole, keras.Model):
         # StopOnNonFinite ends the fit.
         finite = tf.math.is_finite(objective + tf.linalg.global_norm(gradients))
         self._apply_if(finite, gradients, weights)
-        for variable, value in zip(state, before, strict=True):
-            variable.assign(tf.where(finite, variable.value, value))
+        # Each replica has moved them by its own rows.
+        after = replicas.mean([tf.convert_to_tensor(variable) for variable in state])
+        for variable, old, new in zip(state, before, after, strict=True):
+            variable.assign(tf.where(finite, new, old))
         return self._track(tf.where(finite, loss, np.nan), weight)
 
     def _moving_state(self):
         """What context nets set by themselves as they train, such as the statistics of a `BatchNormalization`."""
-        if replicas.count() > 1:  # they may not restore what they share
-            return []
         nets = [flow.context_net for flow in self._flows() if flow.context_net is not None]
-        return [variable for net in nets for variable in net.non_trainable_weights]
+        weights = [weight for net in nets for weight in net.non_trainable_weights]
+        return [weight for weight in weights if keras.backend.is_float_dtype(weight.dtype)]
 
     def _apply_if(self, finite, gradients, weights):
         if replicas.count() > 1:  # they may not meet inside a cond
             gradients = replicas.clipped([tf.where(finite, g, tf.zeros_like(g)) for g in gradients], self.optimizer)
-            # The optimizer sums what all replicas have, which is the same.
-            gradients = [g / replicas.count() for g in gradients]
-            self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
+            with replicas.summed(self.optimizer) as n_times:
+                self.optimizer.apply_gradients([(g / n_times, w) for g, w in zip(gradients, weights, strict=True)])
             return
         tf.cond(
             finite,
@@ -88,6 +94,29 @@ class SteppingModel(SavedWhole, keras.Model):
         x, context, weight = data["x"], data.get("context"), data["weight"]
         loss = weighted_mean(self.flow_loss(self, x, context), weight)
         return self._track(loss, weight)
+
+    def evaluate(self, x, context=None, sample_weight=None, *, batch_size: int | None = None, **kwargs):
+        """The mean loss of data, by default the NLL in nats.
+
+        Args:
+          x, context, sample_weight: as in `fit`.
+          batch_size: rows worked on at a time.
+          **kwargs: of Keras' `evaluate`.
+
+        Returns:
+          The loss; of images a list of it and `bits_per_dim`; with `return_dict=True` a dict of them by name.
+
+        Raises:
+          ValueError: for data that do not fit the flow.
+        """
+        if kwargs.get("_use_cached_eval_dataset"):  # Keras' fit, validating
+            kwargs.pop("y", None)
+            return super().evaluate(x=x, sample_weight=sample_weight, batch_size=batch_size, **kwargs)
+        if not self.compiled:
+            self.compile()
+        batch_size = self.accepts.evaluation_rows if batch_size is None else batch_size
+        dataset = self.accepts.dataset(x, context, sample_weight, batch_size)
+        return super().evaluate(dataset, **kwargs)
 
     def _trackers(self):
         """Metrics, and what the loss is divided by for each."""
@@ -110,3 +139,23 @@ class SteppingModel(SavedWhole, keras.Model):
     @property
     def metrics(self):
         return [metric for metric, _ in self._trackers()]
+
+    def save(self, filepath, *args, **kwargs) -> None:
+        """Keras' `save`, which writes the model to a file; of several workers the first one writes, the others nothing.
+
+        Args:
+          filepath: ending in `.keras`.
+          *args, **kwargs: as in Keras.
+        """
+        if replicas.is_chief(self.distribute_strategy):
+            super().save(filepath, *args, **kwargs)
+
+    def save_weights(self, filepath, *args, **kwargs) -> None:
+        """Keras' `save_weights`; of several workers the first one writes, the others nothing.
+
+        Args:
+          filepath: ending in `.weights.h5`.
+          *args, **kwargs: as in Keras.
+        """
+        if replicas.is_chief(self.distribute_strategy):
+            super().save_weights(filepath, *args, **kwargs)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfflows import loop, replicas, states
+from tfflows import checkpoints, loop, replicas, states
 from tfflows.callbacks import (
     MAX_EPOCHS,
     NonFiniteLossError,
     ProgressBar,
     StopOnNonFinite,
+    agreeing,
     averaging,
     default_optimizer,
     explain,
@@ -93,7 +95,8 @@ class TrainableModel(SteppingModel):
           **kwargs: Keras' `run_eagerly`, `auto_scale_loss`.
 
         Raises:
-          ValueError: for metrics, a loss that is none of tfflows, or a steps_per_execution below 1.
+          ValueError: for metrics, a loss that is none of tfflows, a steps_per_execution below 1, or several replicas
+            with an optimizer that accumulates gradients.
         """
         if kwargs.get("metrics") or kwargs.get("weighted_metrics") or kwargs.get("loss_weights"):
             raise ValueError("Expected no metrics: they compare with labels, which a flow has none of.")
@@ -103,6 +106,7 @@ class TrainableModel(SteppingModel):
             raise ValueError(f"Expected a whole number steps_per_execution >= 1; got {steps_per_execution!r}.")
         if optimizer is None:
             optimizer = default_optimizer(averaged=False)
+        replicas.check_optimizer(optimizer, self.distribute_strategy)
         self.xla_wanted = jit_compile
         super().compile(
             optimizer=optimizer,
@@ -150,6 +154,7 @@ class TrainableModel(SteppingModel):
         validation_steps: int | None = None,
         validation_batch_size: int | None = None,
         validation_freq: int = 1,
+        checkpoint: str | Path | None = None,
     ) -> keras.callbacks.History:
         """Fits the flow to data; the arguments are those of Keras' `fit`.
 
@@ -170,13 +175,15 @@ class TrainableModel(SteppingModel):
           shuffle: whether rows are in another order in each epoch; a dataset has its own.
           verbose, callbacks, initial_epoch, steps_per_epoch: as in Keras.
           validation_steps, validation_batch_size, validation_freq: as in Keras.
+          checkpoint: path of a `.npz`, written every 10 s as it goes and at the end. If it is there, the fit goes on
+            from it and ends as it would have ended; if that fit has ended, its result is there at once.
 
         Returns:
           Keras' history; `loss` and `val_loss` are the mean loss, by default the NLL in nats. For images `bits_per_dim`
           and `val_bits_per_dim` are the same in bits for each number of an image.
 
         Raises:
-          ValueError: for data that do not fit the flow, before anything is trained.
+          ValueError: for data that do not fit the flow, or a checkpoint of another fit, before anything is trained.
           FloatingPointError: if loss or gradient stop being finite; says where, and leaves the weights
             of before.
         """
@@ -187,6 +194,9 @@ class TrainableModel(SteppingModel):
         if validation_steps is not None and validation_batch_size is None:
             validation_batch_size = batch_size  # what the steps are counted in
         accepts = self.accepts.named(x, context)
+        strategy = self.distribute_strategy
+        kept = None if checkpoint is None else checkpoints.read(checkpoint, strategy)
+        seed = replicas.agreed(np.random.randint(2**31 - 1), strategy) if kept is None else kept.seed
         data = accepts.training_data(
             x,
             context,
@@ -197,36 +207,53 @@ class TrainableModel(SteppingModel):
             validation_batch_size=validation_batch_size,
             hold_out_random=automatic,
             shuffle=shuffle,
-            seed=replicas.agreed(np.random.randint(2**31 - 1), self.distribute_strategy),
+            seed=seed,
         )
         self.accepts = accepts
-        if self._needs_adapt():
+        adapts = kept is None and self._needs_adapt()
+        if adapts:
             rows = data.adapt_rows()
             self.accepts.check_domain(rows.x)  # of a pipeline, those that are seen here
-            self._adapt(rows, 1 if verbose == "auto" else verbose)
+            with states.kept(checkpoint):
+                self._adapt(rows, 1 if verbose == "auto" else verbose)
         if automatic and not self.trainable_weights:  # `adapt` was all there is to it
             automatic, epochs = False, 1
-        with self.distribute_strategy.scope():
+        with strategy.scope():
             if not self.compiled:
                 self.compile(default_optimizer(averaged=automatic))
-            self._seed = replicas.agreed(self._seed, self.distribute_strategy)
+            self._set_step_seed(replicas.agreed(self._seed, strategy) if kept is None else kept.step_seed)
             if not self.optimizer.built:  # in the first step, its new variables would make TensorFlow trace twice
                 self.optimizer.build(self.trainable_variables)
+        n_epochs = MAX_EPOCHS if automatic else epochs
+        saver = []
+        if checkpoint is not None:
+            facts = checkpoints.facts(self, data, automatic=automatic, validation_split=validation_split)
+            begun = kept or checkpoints.Progress(facts, seed, self._seed, adapts)
+            saver = [checkpoints.Checkpoint(self, checkpoint, begun, facts)]
+            if saver[0].has_ended(n_epochs):
+                self.history = saver[0].history()
+                return self.history
+            initial_epoch = max(initial_epoch, saver[0].first_epoch(n_epochs))
         callbacks = tf.nest.flatten(callbacks or [])
         dataset = self._choose_loop(data, callbacks, steps_per_epoch)
         n_steps = steps_per_epoch or int(dataset.cardinality())
         stop = until_converged(n_steps) if automatic else []
-        ours = [StopOnNonFinite(), *averaging(self.optimizer, callbacks)]
+        ours, averages = [StopOnNonFinite()], averaging(self.optimizer, callbacks)
         last = []
         if self._epoch_loop is not None:
             ours.append(self._epoch_loop)
             last = [ProgressBar()] if verbose != 0 else []
+        others = [*averages, *callbacks, *stop, keras.callbacks.History()]
+        for each in saver:
+            each.attach(others, self._epoch_loop)
+            if kept is not None and self._epoch_loop is None:
+                dataset = each.rest_of(data, steps_per_epoch)
         try:
             history = super().fit(
                 dataset,
-                epochs=MAX_EPOCHS if automatic else epochs,
+                epochs=n_epochs,
                 verbose=verbose,
-                callbacks=[*ours, *callbacks, *stop, *last],
+                callbacks=[*agreeing([*ours, *others], strategy), *saver, *last],
                 validation_data=data.held_out,
                 shuffle=False,  # the data have shuffled already
                 initial_epoch=initial_epoch,
@@ -235,6 +262,8 @@ class TrainableModel(SteppingModel):
                 validation_freq=validation_freq,
             )
             restore_best(stop)
+            for each in saver:
+                each.done()
             return history
         except NonFiniteLossError as error:
             raise FloatingPointError(
@@ -249,6 +278,11 @@ class TrainableModel(SteppingModel):
             if self._epoch_loop is not None:
                 self._epoch_loop = self.train_function = None  # it holds the data
             self.steps_per_execution = self.steps_per_call or 1
+
+    def _set_step_seed(self, seed: int) -> None:
+        """Where the random numbers of losses come from; compiled steps have it as a constant."""
+        if seed != self._seed:
+            self._seed, self._steps_function, self.train_function = seed, None, None
 
     def _choose_loop(self, data, callbacks, steps_per_epoch) -> tf.data.Dataset:
         """Prepares the compiled loop over data in memory, if it will do; returns what Keras iterates over."""
@@ -280,29 +314,6 @@ class TrainableModel(SteppingModel):
             super().make_train_function(force)
         else:
             self.train_function = self._epoch_loop
-
-    def evaluate(self, x, context=None, sample_weight=None, *, batch_size: int | None = None, **kwargs):
-        """The mean loss of data, by default the NLL in nats.
-
-        Args:
-          x, context, sample_weight: as in `fit`.
-          batch_size: rows worked on at a time.
-          **kwargs: of Keras' `evaluate`.
-
-        Returns:
-          The loss; of images a list of it and `bits_per_dim`; with `return_dict=True` a dict of them by name.
-
-        Raises:
-          ValueError: for data that do not fit the flow.
-        """
-        if kwargs.get("_use_cached_eval_dataset"):  # Keras' fit, validating
-            kwargs.pop("y", None)
-            return super().evaluate(x=x, sample_weight=sample_weight, batch_size=batch_size, **kwargs)
-        if not self.compiled:
-            self.compile()
-        batch_size = self.accepts.evaluation_rows if batch_size is None else batch_size
-        dataset = self.accepts.dataset(x, context, sample_weight, batch_size)
-        return super().evaluate(dataset, **kwargs)
 
     def get_compile_config(self):
         if not self.compiled:

@@ -13,11 +13,10 @@ from __future__ import annotations
 import lzma
 from pathlib import Path
 
-import keras
 import numpy as np
 from gallery import run, with_error
 
-from tfflows import datasets, plot
+from tfflows import datasets, load_model, plot
 
 FLOW = Path(__file__).parents[2] / "saved_models" / "digits" / "digits.keras"
 RAW = {"format": lzma.FORMAT_RAW, "filters": [{"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": 2**20}]}  # no header
@@ -33,7 +32,7 @@ def by_histogram(x, test) -> np.ndarray:
 
 
 def main(output: Path, *, quick: bool) -> None:
-    flow, digits = keras.saving.load_model(FLOW), datasets.digits()
+    flow, digits = load_model(FLOW), datasets.digits()
     n = 16 if quick else 1000
     test, labels = digits.test[:n], digits.test_labels[:n].astype(int)
 

@@ -11,10 +11,9 @@ import argparse
 import json
 from pathlib import Path
 
-import keras
 import numpy as np
 
-from tfflows import FlowModel, PointCloudFlow, datasets
+from tfflows import FlowModel, PointCloudFlow, datasets, load_model
 
 HERE = Path(__file__).resolve().parent
 # Of a batch: the page asks for one point when it is dragged, for many to draw; a cloud is many rows by itself.
@@ -240,7 +239,7 @@ def main(saved_models: Path, output: Path) -> None:
     models, expected = {}, {}
     others = {"digits": images, "point_clouds": shapes}
     for name in (*PLANES, *others):
-        flow = keras.saving.load_model(saved_models / name / f"{name}.keras")
+        flow = load_model(saved_models / name / f"{name}.keras")
         entry, expected[name] = plane(name, flow) if name in PLANES else others[name](flow)
         models[name] = {"file": f"{name}.tflite", **entry}
         flow.export(output / f"{name}.tflite", "litert", batch_size=entry["rows"], overwrite=True)

@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from tfflows.numerics import sum_event
-from tfflows.randomness import RANDOM
+from tfflows.randomness import RANDOM, box_muller, normal, uniform
 
 
 class Base(keras.layers.Layer):
@@ -144,17 +144,16 @@ def split_seed(seed):
 
 
 def draw_normal(shape, seed, dtype):
-    return tf.random.stateless_normal(shape, seed, dtype=dtype, alg=RANDOM)
+    return normal(shape, seed, dtype)
 
 
 def draw_uniform(shape, seed, dtype, low=0.0, high=1.0):
-    return tf.random.stateless_uniform(shape, seed, minval=low, maxval=high, dtype=dtype, alg=RANDOM)
+    return low + (high - low) * uniform(shape, seed, dtype)
 
 
 def normal_from_uniform(uniform):
-    """Standard-normal numbers `[n, k]` from uniform ones `[n, 2 k]`: Box & Muller (1958)."""
-    u, v = tf.split(uniform, 2, axis=-1)
-    return tf.sqrt(-2.0 * tf.math.log(u)) * tf.cos(2.0 * math.pi * v)
+    """Standard-normal numbers `[n, k]` from uniform ones `[n, 2 k]`."""
+    return box_muller(*tf.split(uniform, 2, axis=-1))
 
 
 def normal_log_prob(standardised):

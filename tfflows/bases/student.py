@@ -53,10 +53,10 @@ class StudentT(Base):
         self.df = float(df) if each.ndim == 0 else each.tolist()
         self.learned = bool(learned)
         if learned:
-            above = np.broadcast_to(each, self.event_shape) - MIN_DF
+            above = each - MIN_DF
             raw = above + np.log(-np.expm1(-above))  # whose softplus it is
             self.raw_df = self.add_weight(shape=self.event_shape, initializer="zeros", name="raw_df")
-            self.raw_df.assign(raw)
+            self.raw_df.assign(np.broadcast_to(raw, self.event_shape))
 
     def degrees_of_freedom(self) -> tf.Tensor:
         """Those of each scalar as they are now, `[*event_shape]`."""

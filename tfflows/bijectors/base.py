@@ -11,6 +11,7 @@ import tensorflow_probability as tfp
 
 from tfflows.numerics import sum_event
 from tfflows.serialization import deserialize, serialize
+from tfflows.watch import watched
 
 tfb = tfp.bijectors
 
@@ -212,8 +213,8 @@ class Bijector(tfb.Bijector):
             raise ValueError(f"Expected a context of width {self._context_dim} for {self.name}; got none.")
         else:
             context = tf.cast(context, self.dtype)
-        value, log_det = method(value, context)
-        return value, sum_event(log_det, extra_ndims)
+        result, log_det = method(value, context)
+        return watched(self, value, context, result, sum_event(log_det, extra_ndims))
 
     # TFP's interface.
 

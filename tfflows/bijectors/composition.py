@@ -11,6 +11,7 @@ import tensorflow_probability as tfp
 
 from tfflows.bijectors.base import Bijector, any_order, describe
 from tfflows.serialization import register
+from tfflows.watch import watched
 
 tfb = tfp.bijectors
 
@@ -34,7 +35,8 @@ def _one_pass(part, method, value, context, event_ndims):
     log_det = getattr(part, f"{method}_log_det_jacobian")(value, event_ndims=event_ndims)
     # Stock bijectors with a constant Jacobian return a scalar.
     shape = tf.shape(value)[: tf.rank(value) - event_ndims]
-    return getattr(part, method)(value), tf.broadcast_to(tf.cast(log_det, value.dtype), shape)
+    log_det = tf.broadcast_to(tf.cast(log_det, value.dtype), shape)
+    return watched(part, value, None, getattr(part, method)(value), log_det)
 
 
 def _log_dets(part, x, context):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -13,6 +14,7 @@ import tensorflow_probability as tfp
 from tfflows.bijectors.base import Bijector
 from tfflows.nets import Constant
 from tfflows.numerics import expm_skew, inverse_permutation, orthogonal_from_reflections, permute, times
+from tfflows.products import matmul
 from tfflows.serialization import register
 
 
@@ -99,7 +101,7 @@ class _Matrix(Bijector):
     def _apply(self, value, matrix, sign):
         log_det = sign * math.prod(self.event_shape[:-1]) * tf.cast(self._matrix_log_det(), value.dtype)
         batch = tf.shape(value)[: tf.rank(value) - len(self.event_shape)]
-        return times(value, tf.transpose(tf.cast(matrix, value.dtype))), tf.broadcast_to(log_det, batch)
+        return times(value, tf.transpose(tf.cast(matrix, value.dtype)), matmul), tf.broadcast_to(log_det, batch)
 
     def describe(self):
         return f"{type(self).__name__} of {self._n_dim}"
@@ -127,9 +129,13 @@ class LU(_Matrix):
 
     def __init__(self, event_shape: int | Sequence[int], seed: int | None = None, name: str | None = None):
         super().__init__(dict(locals()), event_shape, name=name)
-        self._rotation = None if seed is None else random_rotation(self._n_dim, seed)
+        self._seed = seed
         # Below the diagonal L, above it U, on it the logarithm of U's: as many weights as a matrix has numbers.
         self._packed = Constant((self._n_dim, self._n_dim))
+
+    @functools.cached_property
+    def _rotation(self):
+        return None if self._seed is None else random_rotation(self._n_dim, self._seed)
 
     def _factors(self):
         packed = self._packed(None)
@@ -139,8 +145,8 @@ class LU(_Matrix):
 
     def _matrix(self):
         lower, upper = self._factors()
-        matrix = tf.matmul(lower, upper)
-        return matrix if self._rotation is None else tf.matmul(matrix, tf.cast(self._rotation, matrix.dtype))
+        matrix = matmul(lower, upper)
+        return matrix if self._rotation is None else matmul(matrix, tf.cast(self._rotation, matrix.dtype))
 
     def _inverse_matrix(self):
         lower, upper = self._factors()
@@ -148,7 +154,7 @@ class LU(_Matrix):
         undone = tf.linalg.triangular_solve(upper, undone, lower=False)
         if self._rotation is None:
             return undone
-        return tf.matmul(tf.cast(self._rotation, undone.dtype), undone, transpose_a=True)
+        return matmul(tf.cast(self._rotation, undone.dtype), undone, transpose_a=True)
 
     def _matrix_log_det(self):
         return tf.linalg.trace(self._packed(None))
@@ -204,6 +210,10 @@ class QR(_Matrix):
         self._directions = _directions(self._n_dim, n_reflections)
         self._packed = Constant((self._n_dim * (self._n_dim + 1) // 2,))
 
+    @functools.cached_property
+    def _rotation(self):
+        return None if self._seed is None else random_rotation(self._n_dim, self._seed)
+
     def _factors(self):
         packed = tfp.math.fill_triangular(self._packed(None), upper=True)
         log_diagonal = tf.linalg.diag_part(packed)
@@ -212,7 +222,7 @@ class QR(_Matrix):
 
     def _matrix(self):
         orthogonal, upper, _ = self._factors()
-        return tf.matmul(orthogonal, upper)
+        return matmul(orthogonal, upper)
 
     def _inverse_matrix(self):
         orthogonal, upper, _ = self._factors()
@@ -269,7 +279,11 @@ class RandomRotation(_Matrix):
 
     def __init__(self, event_shape: int | Sequence[int], seed: int = 0, name: str | None = None):
         super().__init__(dict(locals()), event_shape, name=name)
-        self._rotation = random_rotation(self._n_dim, seed)
+        self._seed = seed
+
+    @functools.cached_property
+    def _rotation(self):  # once it is needed: a file may be of any size
+        return random_rotation(self._n_dim, self._seed)
 
     def _matrix(self):
         return tf.constant(self._rotation, self.dtype)

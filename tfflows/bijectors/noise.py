@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfflows.bijectors.base import Bijector
 from tfflows.numerics import check_counts
-from tfflows.randomness import RANDOM
+from tfflows.randomness import normal, uniform
 from tfflows.serialization import register
 
 LOUDEST = 2.0  # what the nets hear of the largest scale: about as much as of a standardised scalar
@@ -55,11 +55,11 @@ class Noise(Bijector):
           power: > 0.
           seed: two integers.
         """
-        return self.max_scale * tf.random.stateless_uniform([n_rows], seed, dtype=self.dtype, alg=RANDOM) ** power
+        return self.max_scale * uniform([n_rows], seed, self.dtype) ** power
 
     def blur(self, x: tf.Tensor, scale: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """`x` `[n, D]` with normal noise of `scale` `[n]`, drawn by `seed`, two integers."""
-        return x + scale[:, tf.newaxis] * tf.random.stateless_normal(tf.shape(x), seed, dtype=x.dtype, alg=RANDOM)
+        return x + scale[:, tf.newaxis] * normal(tf.shape(x), seed, x.dtype)
 
     def heard(self, context: tf.Tensor | None, scale: tf.Tensor | float = 0.0) -> tf.Tensor:
         """The context of parts after it: the users' and the scale of the noise, `[..., width + 1]`.

@@ -12,6 +12,7 @@ import tensorflow as tf
 from tfflows.bijectors.base import Bijector, any_order
 from tfflows.nets import AffineMap, Statistics
 from tfflows.numerics import check_counts, sum_event, times
+from tfflows.products import matmul
 from tfflows.serialization import register
 
 ENOUGH_VALUES = 100_000  # of a channel, where training goes on from there anyway
@@ -54,20 +55,19 @@ class _Normalization(Bijector):
             scale = np.sqrt(np.average((x - location) ** 2, axis=0, weights=weight))
         if (alone := self._left_alone()) is not None:
             location, scale = np.where(alone, 0.0, location), np.where(alone, 1.0, scale)
-        _warn_about_scale(location, scale)
-        self._statistics.set(location, np.where(scale > 0.0, scale, 1.0))
+        self._statistics.set(location, _resolved(location, scale, self.dtype))
 
     def _left_alone(self):
         """Which scalars are not scaled; None for all that are."""
         return None
 
     def _forward_and_log_det(self, z, context):
-        location, log_scale = (tf.cast(s, z.dtype) for s in self._statistics(None))
-        return z * tf.exp(log_scale) + location, self._log_det(z, log_scale)
+        location, log_scale, rest = (tf.cast(s, z.dtype) for s in self._statistics(None))
+        return (z * tf.exp(log_scale) + rest) + location, self._log_det(z, log_scale)
 
     def _inverse_and_log_det(self, x, context):
-        location, log_scale = (tf.cast(s, x.dtype) for s in self._statistics(None))
-        z, log_det = (x - location) * tf.exp(-log_scale), self._log_det(x, -log_scale)
+        location, log_scale, rest = (tf.cast(s, x.dtype) for s in self._statistics(None))
+        z, log_det = ((x - location) - rest) * tf.exp(-log_scale), self._log_det(x, -log_scale)
         return tf.cast(z, self.dtype), tf.cast(log_det, self.dtype)
 
     def _inverse_and_log_dets(self, x, context):
@@ -176,8 +176,7 @@ class Whiten(Bijector):
         x = np.asarray(x, np.float64)
         mean = np.average(x, axis=0, weights=sample_weight)
         scale = np.sqrt(np.average((x - mean) ** 2, axis=0, weights=sample_weight))
-        _warn_about_scale(mean, scale)
-        scale = np.where(scale > 0.0, scale, 1.0)
+        scale = _resolved(mean, scale, self.dtype)
         away = (x - mean) / scale
         weight = np.full(len(x), 1.0 / len(x)) if sample_weight is None else sample_weight / np.sum(sample_weight)
         correlation = (away * np.asarray(weight)[:, np.newaxis]).T @ away
@@ -187,11 +186,11 @@ class Whiten(Bijector):
 
     def _forward_and_log_det(self, z, context):
         mean, factor, _ = (tf.cast(v, z.dtype) for v in self._map(None))
-        return mean + times(z, tf.transpose(factor)), self._log_det(z, factor)
+        return mean + times(z, tf.transpose(factor), matmul), self._log_det(z, factor)
 
     def _inverse_and_log_det(self, x, context):
         mean, factor, inverse = (tf.cast(v, x.dtype) for v in self._map(None))
-        z, log_det = times(x - mean, tf.transpose(inverse)), -self._log_det(x, factor)
+        z, log_det = times(x - mean, tf.transpose(inverse), matmul), -self._log_det(x, factor)
         return tf.cast(z, self.dtype), tf.cast(log_det, self.dtype)
 
     def _inverse_and_log_dets(self, x, context):
@@ -208,22 +207,25 @@ class Whiten(Bijector):
         return tf.broadcast_to(total, tf.shape(value)[:-1])
 
 
-def _warn_about_scale(location: np.ndarray, scale: np.ndarray) -> None:
-    """Names the columns that are constant, or whose spread float32 cannot resolve."""
-    constant = np.flatnonzero(scale.ravel() == 0.0).tolist()
+def _resolved(location: np.ndarray, scale: np.ndarray, dtype: tf.DType) -> np.ndarray:
+    """The scales, 1 where a column is constant in `dtype`; names those, and columns whose spread is not resolved."""
+    # Below that the reciprocal overflows, and TensorFlow's kernels compute with denormal numbers as with zeros.
+    is_constant = scale < np.finfo(dtype.as_numpy_dtype).tiny
+    constant = np.flatnonzero(is_constant.ravel()).tolist()
     if constant:
         warnings.warn(
             f"Columns {constant} are constant in the data: their density is not finite. They are left "
             "unscaled; drop them, or add noise of the size of their resolution.",
             stacklevel=4,
         )
-    # Below 8 float32 steps the samples, and float32 input, are visibly quantised.
-    step = np.spacing(np.abs(location).astype(np.float32)).astype(np.float64)
-    coarse = np.flatnonzero((scale < 8.0 * step).ravel() & (scale > 0.0).ravel()).tolist()
+    # Below 8 steps the samples, and input of that dtype, are visibly quantised.
+    step = np.spacing(np.abs(location).astype(dtype.as_numpy_dtype)).astype(np.float64)
+    coarse = np.flatnonzero((scale < 8.0 * step).ravel() & ~is_constant.ravel()).tolist()
     if coarse:
+        hint = " in float64 first, or use float64: keras.config.set_dtype_policy('float64')"
         warnings.warn(
-            f"Columns {coarse} spread so little around their mean that float32 resolves fewer than 8 steps of "
-            "a standard deviation. Subtract the mean in float64 first, or use float64: "
-            "keras.config.set_dtype_policy('float64').",
+            f"Columns {coarse} spread so little around their mean that {dtype.name} resolves fewer than 8 steps of "
+            f"a standard deviation. Subtract the mean{hint if dtype == tf.float32 else ' first'}.",
             stacklevel=4,
         )
+    return np.where(is_constant, 1.0, scale)

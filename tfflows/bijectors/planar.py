@@ -10,6 +10,7 @@ from tfflows.bijectors.base import Bijector
 from tfflows.nets import Constant, build_conditioner, conditioner
 from tfflows.nets.conditioning import check_net_and_context
 from tfflows.numerics import above_minus_one, orthogonal_from_reflections, root_of_increasing, safe_norm, softclip
+from tfflows.products import matvec
 from tfflows.serialization import register
 
 MAX_LOG_SCALE = 3.0  # of what must stay positive
@@ -218,14 +219,14 @@ class Sylvester(_FewParameters):
 
     def _inverse_and_log_det(self, x, context):
         orthogonal, heights, slopes, b, product = self._ridges(context)
-        projected = tf.linalg.matvec(orthogonal, x, transpose_a=True)
-        bent = tf.tanh(tf.linalg.matvec(slopes, projected) + b)
-        z = x + tf.linalg.matvec(orthogonal, tf.linalg.matvec(heights, bent))
+        projected = matvec(orthogonal, x, transpose_a=True)
+        bent = tf.tanh(matvec(slopes, projected) + b)
+        z = x + matvec(orthogonal, matvec(heights, bent))
         return z, tf.reduce_sum(tf.math.log1p(product * (1.0 - tf.square(bent))), axis=-1)
 
     def _forward_and_log_det(self, z, context):
         orthogonal, heights, slopes, b, product = self._ridges(context)
-        target = tf.linalg.matvec(orthogonal, z, transpose_a=True)
+        target = matvec(orthogonal, z, transpose_a=True)
         target = target + tf.zeros_like(b)
         projected, bent = [], []  # from the last on
         for i in reversed(range(self._n_ridges)):
@@ -237,7 +238,7 @@ class Sylvester(_FewParameters):
             projected.append(y)
             bent.append(height)
         bent = tf.stack(bent[::-1], axis=-1)
-        x = z - tf.linalg.matvec(orthogonal, tf.linalg.matvec(heights, bent))
+        x = z - matvec(orthogonal, matvec(heights, bent))
         return x, -tf.reduce_sum(tf.math.log1p(product * (1.0 - tf.square(bent))), axis=-1)
 
     def describe(self):

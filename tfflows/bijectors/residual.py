@@ -13,7 +13,7 @@ from tfflows.bijectors.base import Bijector
 from tfflows.nets import LipschitzMLP
 from tfflows.nets.conditioning import as_rows, describe_net
 from tfflows.numerics import MAX_DIM_EXACT, check_counts, in_graph, log_det_of_positive
-from tfflows.randomness import RANDOM, random_signs, training_seed
+from tfflows.randomness import random_signs, training_seed, uniform
 from tfflows.serialization import Record, register
 
 Push = Callable[[tf.Tensor], tf.Tensor]  # directions [K, n or 1, D] to their products with a Jacobian, [K, n, D]
@@ -118,7 +118,7 @@ class RussianRoulette(LogDet):
         beyond = np.maximum(np.arange(1, self.n_terms + 1) - self.n_exact, 0)
         at_least = self.decay**beyond  # the probability that a term is taken
         # Another seed than that of the signs.
-        u = tf.random.stateless_uniform([], seed + tf.constant([1, 0], seed.dtype), dtype=x.dtype, alg=RANDOM)
+        u = uniform([], seed + tf.constant([1, 0], seed.dtype), x.dtype)
         n_taken = self.n_exact + tf.reduce_sum(tf.cast(u < self.decay ** np.arange(1, self.n_terms + 1), tf.int32))
         weights = tf.constant(1.0 / at_least, x.dtype)
         return _series(push, x, self.n_probes, weights, tf.minimum(n_taken, self.n_terms))

@@ -13,6 +13,7 @@ from tfflows.bijectors.base import Bijector
 from tfflows.nets import Constant
 from tfflows.nets.conditioning import as_rows
 from tfflows.numerics import check_counts, in_graph, kernel_density, normal_quantile, weighted_quantile
+from tfflows.products import matmul
 from tfflows.serialization import register
 from tfflows.transformers import FreeKnotSpline
 
@@ -148,9 +149,9 @@ class Sliced(Bijector):
         def body(i, rows, total):
             layer = n_found - 1 - i if forward else i
             a = directions[layer]
-            projected = tf.matmul(rows, a)
+            projected = matmul(rows, a)
             mapped, log_slope = method(projected, knots[layer])
-            rows = rows + tf.matmul(mapped - projected, a, transpose_b=True)
+            rows = rows + matmul(mapped - projected, a, transpose_b=True)
             return i + 1, rows, total + tf.reduce_sum(log_slope, axis=-1)
 
         # The gradient of a loop under XLA needs to know how many steps there are at most.

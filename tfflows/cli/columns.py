@@ -112,7 +112,7 @@ def _arrow_type(column: Column) -> pa.DataType:
 def _categories(name, values) -> tuple:
     if is_text(values.type):
         values = pc.utf8_trim_whitespace(values)
-    if pa.types.is_floating(values.type):
+    if not (is_text(values.type) or pa.types.is_integer(values.type) or pa.types.is_boolean(values.type)):
         raise ValueError(f"Expected text or whole numbers as categories; got {values.type} in column '{name}'.")
     found = sorted(pc.drop_null(pc.unique(values)).to_pylist())
     if values.type == pa.bool_():

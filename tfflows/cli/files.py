@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import keras
-
 from tfflows import atomic
 from tfflows.density import Density
+from tfflows.loading import load_model
 
 
 @contextlib.contextmanager
@@ -86,15 +84,7 @@ def load_flow(path: Path) -> Density:
     Raises:
       ValueError: for a file that is missing, none of Keras, or no flow of tfflows.
     """
-    if not path.is_file():
-        raise ValueError(f"Expected a model file; got {path}, which does not exist.")
-    if path.suffix.lower() != ".keras" or not zipfile.is_zipfile(path):
-        raise ValueError(f"Expected a .keras file that `fit` or `flow.save` wrote; got {path}, which is none.")
-    try:
-        flow = keras.saving.load_model(path, compile=False)
-    except Exception as error:  # of any kind: what is in the file decides
-        reason = str(error).strip().split("\n")[0][:200]
-        raise ValueError(f"Expected a flow of tfflows; got {path}, which Keras cannot load: {reason}") from error
+    flow = load_model(path, compile=False)
     if not isinstance(flow, Density):
         raise ValueError(f"Expected a flow of tfflows; got {path}, a Keras {type(flow).__name__}.")
     if len(flow.accepts.event_shape) != 1:

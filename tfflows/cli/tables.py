@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import io
+import math
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +16,11 @@ import pyarrow.parquet
 
 from tfflows.checks import listed
 
+CSV = "a CSV file of a header and rows of equal length"
+PARQUET = "a Parquet file"
+NUMPY = "a NumPy file of numbers"
+FREE_BYTES = 1 << 28  # that a compressed array may have, however little is stored of it
+MOST_COMPRESSED = 100  # times that a larger one may be what is stored of it
 CHUNK = 65_536  # rows at a time, at most
 BLOCK = 8 << 20  # bytes of a CSV at a time
 # What counts as missing in text, beside nothing at all.
@@ -52,18 +58,18 @@ class CSVTable(Table):
         with open(path, "rb") as file:
             header = file.readline()
         self.delimiter = next((d for d in (b",", b";", b"\t") if d in header), b",").decode()
-        with self._refused(), self._open({}) as reader:
-            self.names = _distinct(reader.schema.names, path)
-            self._types = dict(zip(reader.schema.names, reader.schema.types, strict=True))
+        with _refused(CSV, path), self._open({}) as reader:
+            names = reader.schema.names
+        self.names = _distinct(names, path)
 
     def read(self, names):
-        with self._refused():
+        with _refused(CSV, self.path):
             options = self._conversion({}, names)
             return pyarrow.csv.read_csv(self.path, parse_options=self._layout(), convert_options=options)
 
     def batches(self, types, *, as_text):
         types = dict.fromkeys(self.names, pa.string()) if as_text else types
-        with self._refused(), pa.OSFile(str(self.path)) as file, self._open(types, file) as reader:
+        with _refused(CSV, self.path), pa.OSFile(str(self.path)) as file, self._open(types, file) as reader:
             for batch in reader:
                 done = file.tell()
                 for part in _parts(batch):
@@ -85,35 +91,23 @@ class CSVTable(Table):
             column_types=types, include_columns=names, null_values=MISSING, strings_can_be_null=True
         )
 
-    @contextlib.contextmanager
-    def _refused(self):
-        try:
-            yield
-        except pa.ArrowInvalid as error:
-            hint = " Save it as UTF-8." if "UTF8" in str(error) else ""
-            raise ValueError(
-                f"Expected a CSV file of a header and rows of equal length; got {self.path}: {error}.{hint}"
-            ) from error
-
 
 class ParquetTable(Table):
     """A Parquet file, read by its row groups."""
 
     def __init__(self, path: Path):
         self.path = path
-        try:
-            with pyarrow.parquet.ParquetFile(path) as file:
-                self.names, self.total = _distinct(file.schema_arrow.names, path), file.metadata.num_rows
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"Expected a Parquet file; got {path}: {error}") from error
+        with _refused(PARQUET, path), pyarrow.parquet.ParquetFile(path) as file:
+            names, self.total = file.schema_arrow.names, file.metadata.num_rows
+        self.names = _distinct(names, path)
 
     def read(self, names):
-        with pyarrow.parquet.ParquetFile(self.path) as file:
+        with _refused(PARQUET, self.path), pyarrow.parquet.ParquetFile(self.path) as file:
             return file.read(columns=list(names))
 
     def batches(self, types, *, as_text):
         done = 0
-        with pyarrow.parquet.ParquetFile(self.path) as file:
+        with _refused(PARQUET, self.path), pyarrow.parquet.ParquetFile(self.path) as file:
             for batch in file.iter_batches(batch_size=CHUNK):
                 done += len(batch)
                 yield batch, done
@@ -127,11 +121,11 @@ class ArrayTable(Table):
 
     def __init__(self, path: Path):
         self.path, self.columns = path, {}
-        try:
+        with _refused(NUMPY, path):
+            if zipfile.is_zipfile(path):
+                _check_sizes(path)
             found = np.load(path, mmap_mode="r", allow_pickle=False)
             arrays = {"x": found} if isinstance(found, np.ndarray) else dict(found.items())
-        except (ValueError, EOFError, io.UnsupportedOperation) as error:
-            raise ValueError(f"Expected a NumPy file of numbers; got {path}: {error}") from error
         self.is_named = not isinstance(found, np.ndarray) or found.dtype.names is not None
         for name, array in arrays.items():
             self._add(name, array)
@@ -142,7 +136,8 @@ class ArrayTable(Table):
 
     def _add(self, name, array):
         if array.dtype.names is not None and array.ndim == 1:
-            self.columns |= {field: array[field] for field in array.dtype.names}
+            for field in array.dtype.names:
+                self._add(field, array[field])
         elif array.ndim == 1 and self.is_named:
             self.columns[name] = array
         elif array.ndim in (1, 2):
@@ -152,12 +147,15 @@ class ArrayTable(Table):
             raise ValueError(f"Expected arrays [n] or [n, D]; got '{name}' of shape {array.shape} in {self.path}.")
 
     def read(self, names):
-        return pa.table({name: pa.array(np.ascontiguousarray(self.columns[name])) for name in names})
+        with _refused(NUMPY, self.path):
+            return pa.table({name: pa.array(np.ascontiguousarray(self.columns[name])) for name in names})
 
     def batches(self, types, *, as_text):
         for start in range(0, self.total, CHUNK):
-            rows = {n: np.ascontiguousarray(c[start : start + CHUNK]) for n, c in self.columns.items()}
-            yield pa.RecordBatch.from_pydict(rows), start + CHUNK
+            with _refused(NUMPY, self.path):
+                rows = {n: np.ascontiguousarray(c[start : start + CHUNK]) for n, c in self.columns.items()}
+                batch = pa.RecordBatch.from_pydict(rows)
+            yield batch, start + CHUNK
 
 
 KINDS = {".csv": CSVTable, ".tsv": CSVTable, ".parquet": ParquetTable, ".npy": ArrayTable, ".npz": ArrayTable}
@@ -185,6 +183,38 @@ def _distinct(names, path):
     if twice:
         raise ValueError(f"Expected columns of different names; got {listed(twice)} more than once in {path}.")
     return list(names)
+
+
+@contextlib.contextmanager
+def _refused(expected, path):
+    """What libraries say of a file that they cannot read: of any kind, because what is in the file decides."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, (FileNotFoundError, PermissionError)):
+            raise
+        hint = " Save it as UTF-8." if "UTF8" in str(error) else ""
+        raise ValueError(f"Expected {expected}; got {path}: {error or type(error).__name__}.{hint}") from error
+
+
+def _check_sizes(path):
+    """Refuses a `.npz` that says it is far more than it holds: NumPy would take the memory before it looks."""
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.file_size > max(FREE_BYTES, MOST_COMPRESSED * member.compress_size):
+                raise ValueError(f"'{member.filename}' of {member.file_size:,} bytes in {member.compress_size:,}")
+            with archive.open(member) as file:
+                shape, _, dtype = _header(file)
+            if math.prod(shape) * dtype.itemsize > member.file_size:
+                raise ValueError(f"'{member.filename}' of shape {shape} in {member.file_size:,} bytes")
+
+
+def _header(file):
+    version = np.lib.format.read_magic(file)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+    if read is None:
+        raise ValueError(f"version {version} of NumPy's format")
+    return read(file)
 
 
 def _parts(batch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from tfflows.losses import Loss
-from tfflows.randomness import RANDOM, step_seeds, training_randomness, training_seed
+from tfflows.randomness import normal, step_seeds, training_randomness, training_seed, uniform
 from tfflows.serialization import register
 
 
@@ -51,7 +51,7 @@ class VariationalBound(Loss):
         x = _some_points(x, count, self.n_points, seeds[0])
         points, mask = x[..., :-1], x[..., -1]
         mean, log_scale = flow._encode(points, mask)
-        noise = tf.random.stateless_normal(tf.shape(mean), seeds[1], dtype=mean.dtype, alg=RANDOM)
+        noise = normal(tf.shape(mean), seeds[1], mean.dtype)
         latent = mean + tf.exp(log_scale) * noise
         log_posterior = flow.normal.log_prob(noise) - tf.reduce_sum(log_scale, axis=-1)
         log_prior = flow.prior._log_prob(latent, context)
@@ -73,6 +73,6 @@ def _some_points(x, count, n_points, seed):
     """`n_points` of each cloud, drawn at random from those that are there, which come first; all if there are fewer."""
     if x.shape[1] is not None and x.shape[1] <= n_points:
         return x
-    uniform = tf.random.stateless_uniform([tf.shape(x)[0], n_points], seed, dtype=x.dtype, alg=RANDOM)
-    index = tf.cast(tf.minimum(uniform * count[:, tf.newaxis], count[:, tf.newaxis] - 1.0), tf.int32)
+    places = uniform([tf.shape(x)[0], n_points], seed, x.dtype)
+    index = tf.cast(tf.minimum(places * count[:, tf.newaxis], count[:, tf.newaxis] - 1.0), tf.int32)
     return tf.gather(x, index, batch_dims=1)

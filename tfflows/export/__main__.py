@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 
-import keras
 import numpy as np
 
 import tfflows
@@ -37,8 +36,8 @@ def main() -> None:
     )
     args = parser.parse_args()
     try:
-        flow = keras.saving.load_model(args.model)
-        x, context = (None if path is None else np.load(path) for path in (args.data, args.context))
+        flow = tfflows.load_model(args.model)
+        x, context = (None if path is None else np.load(path, allow_pickle=False) for path in (args.data, args.context))
         found = tfflows.export.verify(args.export, flow, x, context)
     except (ValueError, OSError) as error:
         parser.exit(2, f"{error}\n")

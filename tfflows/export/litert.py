@@ -14,6 +14,7 @@ from tfflows import atomic
 from tfflows.export import verbs
 from tfflows.nets import unrolled
 from tfflows.nets.convolutional import uncompiled
+from tfflows.products import undivided
 
 
 def tflite(flow, *, batch_size: int | None = None, weights: str = "float32") -> bytes:
@@ -34,7 +35,7 @@ def tflite(flow, *, batch_size: int | None = None, weights: str = "float32") -> 
 
     module, functions = tf.Module(), {}
     for name, (function, inputs) in flow._signatures(batch_size).items():
-        with unrolled(), uncompiled():
+        with unrolled(), uncompiled(), undivided():
             concrete = tf.function(function, input_signature=inputs, autograph=False).get_concrete_function()
         # Weights as constants: the converter leaves those inside loops as variables that nobody sets.
         functions[name] = _with_names(convert_variables_to_constants_v2(concrete), concrete, inputs)

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfflows.export import c_session
+from tfflows.export.checking import check_saved_model, check_tflite
 
 Call = tuple[str, dict[str, np.ndarray]]  # a signature's name, and its inputs by name
 
@@ -169,10 +170,11 @@ def batch_size(path) -> int | None:
 
 
 def _saved_model(path):
+    check_saved_model(path)
     try:
         return tf.saved_model.load(str(path))
-    except OSError as error:
-        raise ValueError(f"Expected a SavedModel in {path}; got {error}") from error
+    except Exception as error:  # of any kind: what is in the folder decides
+        raise ValueError(f"Expected a SavedModel in {path}; got {str(error)[:500]}") from error
 
 
 def _interpreter(path):
@@ -182,4 +184,8 @@ def _interpreter(path):
         litert = tf.lite
     if not Path(path).is_file():
         raise ValueError(f"Expected a SavedModel's folder or a TFLite file; got {path}, which is neither.")
-    return litert.Interpreter(model_path=str(path))
+    check_tflite(Path(path).read_bytes())
+    try:
+        return litert.Interpreter(model_path=str(path))
+    except Exception as error:
+        raise ValueError(f"Expected a TFLite file; got {path}, which is none: {str(error)[:500]}") from error

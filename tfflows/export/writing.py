@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import math
 import os
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from tfflows import atomic
+from tfflows import atomic, replicas
 from tfflows.checks import check_batch_size
 from tfflows.export import verbs
 from tfflows.export.litert import tflite
@@ -18,10 +21,14 @@ from tfflows.nets.convolutional import uncompiled
 FORMATS = ("tf_saved_model", "litert")
 WEIGHTS = ("float32", "float16", "int8")
 N_DRAWS = 1000  # that measure what smaller weights cost
+# Beside the graph, where SavedModels keep what TensorFlow does not read: what columns are called and where they live.
+TABLE = "assets.extra/table.json"
 
 
 def export(flow, path, format: str, *, overwrite: bool, batch_size: int | None, weights: str, verbose: bool) -> None:
     """`FlowModel.export`, whose arguments these are."""
+    if not replicas.is_chief(flow.distribute_strategy):
+        return
     if format not in FORMATS:
         raise ValueError(f"Expected a format of {FORMATS}; got {format!r}.")
     if weights not in WEIGHTS:
@@ -94,6 +101,17 @@ def _write_saved_model(flow, path: Path) -> None:
     functions["serving_default"] = next(iter(functions.values()))
     with uncompiled():  # TensorFlow traces as it saves
         tf.saved_model.save(module, str(path), signatures=functions, options=verbs.save_options())
+    if len(flow.accepts.event_shape) == 1:
+        (path / TABLE).parent.mkdir()
+        (path / TABLE).write_text(json.dumps(_table(flow), indent=1) + "\n")
+
+
+def _table(flow) -> dict:
+    """What a table of the flow's rows is: its schema, and each column's domain, whose missing bounds are null."""
+    domains = [dataclasses.asdict(domain) for domain in getattr(flow, "domain", None) or ()]
+    for domain in domains:
+        domain |= {side: domain[side] if math.isfinite(domain[side]) else None for side in ("low", "high")}
+    return {"schema": None if flow.schema is None else flow.schema.get_config(), "domain": domains or None}
 
 
 def _checked(function, specs):
@@ -133,7 +151,8 @@ class Exportable:
         clouds sample (`x` `[n, n_points, D]`), encode (`x` to `latent`) and decode (`latent` and `seed` to `x`). Inputs
         and outputs are named, and all have rows as their leading axis. `sample` draws a row for each `seed` (int32, a
         negative one is new in each call) and `temperature`; the same seed gives the same row everywhere.
-        Standardisation and base are inside.
+        Standardisation and base are inside; a SavedModel of a table has its columns' names and domains in
+        `assets.extra/table.json`.
 
         Args:
           filepath: a folder for the SavedModel, a file for TFLite.
@@ -145,7 +164,8 @@ class Exportable:
             that changes is measured on draws of the flow and printed.
 
         Exports check shapes and nothing else: of data with NaN they give NaN. `sample` has seeds of its own, whose rows
-        are not those of `flow.sample(seed=...)`; `interpolate` has one context for both ends.
+        are not those of `flow.sample(seed=...)`; `interpolate` has one context for both ends. Of several workers the
+        first one writes.
 
         Raises:
           ValueError: for a path that exists (with `overwrite`, one that holds no export of the format), an unknown

@@ -111,7 +111,7 @@ class Result:
     @classmethod
     def load(cls, path) -> Result:
         """What `save` wrote at `path`."""
-        with np.load(path) as arrays:
+        with np.load(path, allow_pickle=False) as arrays:
             facts = json.loads(str(arrays["facts"]))
             weights = arrays["log_weights"] if "log_weights" in arrays.files else None
             return cls(arrays["draws"], arrays["log_prob"], log_weights=weights, **facts)

@@ -10,6 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+FLOAT16_INPUTS = 1000.0  # the largest
+
 
 def build_conditioner(
     net: keras.layers.Layer, input_shape: int | Sequence[int], n_outputs: int, context_dim: int | None = None
@@ -69,12 +71,18 @@ def conditioner(net: keras.layers.Layer, x: tf.Tensor, context: tf.Tensor | None
     Returns:
       What the net makes of each event, `[..., n_outputs]`, or `[..., *plane, n_outputs]` of images.
     """
+    values = [_within_float16(v) if net.compute_dtype == "float16" else v for v in (x, context) if v is not None]
     if x.shape.rank == 1 + event_ndims and (context is None or _same_rows(x, context)):
-        return tf.cast(net(x) if context is None else net(x, context), x.dtype)
-    rows, batch = as_rows(*(v for v in (x, context) if v is not None), event_ndims=event_ndims)
+        return tf.cast(net(*values), x.dtype)
+    rows, batch = as_rows(*values, event_ndims=event_ndims)
     outputs = net(*rows)
     restored = tf.reshape(outputs, tf.concat([batch, outputs.shape[1:]], axis=0))
     return tf.cast(restored, x.dtype)
+
+
+def _within_float16(value: tf.Tensor) -> tf.Tensor:
+    # Sums overflow at 65,504, and what is beyond a thousand is far out all the same.
+    return tf.clip_by_value(value, -FLOAT16_INPUTS, FLOAT16_INPUTS)
 
 
 def as_rows(first: tf.Tensor, *others: tf.Tensor, event_ndims: int = 1) -> tuple[list[tf.Tensor], tf.Tensor]:

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from tfflows.nets.feedforward import FeedForward, lipswish
+from tfflows.nets.parameters import FullPrecision
 from tfflows.numerics import spectral_norm_bound
 from tfflows.serialization import register
 
@@ -16,7 +17,7 @@ _LIPSCHITZ = {"lipswish": lipswish, "tanh": keras.activations.tanh, "softplus": 
 
 
 @register
-class LipschitzMLP(FeedForward):
+class LipschitzMLP(FullPrecision, FeedForward):
     """A fully connected net, `[..., D]` and context `[..., n_context]` to `[..., D]`, that contracts in its input.
 
     |g(x) - g(y)| <= coefficient |x - y| for all x and y, whatever the weights: each kernel is divided by a bound of its

@@ -11,8 +11,20 @@ import tensorflow as tf
 from tfflows.serialization import register
 
 
+class FullPrecision(keras.layers.Layer):
+    """A layer that is part of a bijection itself: it computes in all digits where mixed precision rounds other nets."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, autocast=False, **kwargs)
+
+    @property
+    def compute_dtype(self):
+        """That of the weights."""
+        return self.variable_dtype
+
+
 @register
-class Constant(keras.layers.Layer):
+class Constant(FullPrecision):
     """One weight, returned whatever the input: parameters that depend on nothing.
 
     Args:
@@ -36,7 +48,7 @@ class Constant(keras.layers.Layer):
         return {**super().get_config(), "shape": self.shape, "initializer": initializer}
 
 
-class SetFromData(keras.layers.Layer):
+class SetFromData(FullPrecision):
     """Weights that are set from data, and whether that has happened."""
 
     def add_adapted(self) -> None:
@@ -54,7 +66,8 @@ class SetFromData(keras.layers.Layer):
 class Statistics(SetFromData):
     """Location and scale of each scalar, set from data, and whether that has happened.
 
-    The scale is kept as its logarithm, so it stays positive whatever the optimizer does.
+    The scale is kept as its logarithm, so it stays positive whatever the optimizer does. A location that is not trained
+    has a second part, what rounding took from the first: together they hold twice the digits, for data far from zero.
 
     Args:
       shape: shape of location and scale.
@@ -67,16 +80,30 @@ class Statistics(SetFromData):
         self.location = self.add_weight(shape=self.shape, initializer="zeros", trainable=trainable, name="location")
         self.log_scale = self.add_weight(shape=self.shape, initializer="zeros", trainable=trainable, name="log_scale")
         self.add_adapted()
+        if not trainable:
+            self.rest = self.add_weight(shape=self.shape, initializer="zeros", trainable=False, name="rest")
 
     def call(self, x=None):
-        """The location and the logarithm of the scale, each of `shape`; `x` is not looked at."""
-        return tf.convert_to_tensor(self.location), tf.convert_to_tensor(self.log_scale)
+        """The location, the logarithm of the scale, and what is to be added to the location, each of `shape`.
+
+        `x` is not looked at.
+        """
+        rest = self.rest if hasattr(self, "rest") else tf.zeros_like(self.location)
+        return tuple(tf.convert_to_tensor(weight) for weight in (self.location, self.log_scale, rest))
 
     def set(self, location: np.ndarray, scale: np.ndarray) -> None:
         """Assigns `location` and `scale` (> 0), both of `shape`, and marks them as adapted."""
         self.location.assign(location)
+        if hasattr(self, "rest"):
+            self.rest.assign(location - np.asarray(location).astype(self.variable_dtype))
         self.log_scale.assign(np.log(scale))
         self.adapted.assign(1.0)
+
+    def load_own_variables(self, store):
+        """Keras' own, and of files from before there was a `rest`."""
+        if hasattr(self, "rest") and len(store) == len(self.weights) - 1:
+            store = {**{key: store[key] for key in store}, str(len(store)): np.zeros(self.shape)}
+        super().load_own_variables(store)
 
     def get_config(self):
         return {**super().get_config(), "shape": self.shape}

@@ -90,7 +90,7 @@ class Velocity(FeedForward):
         return velocity, push(directions)
 
     def _heard(self, time, context):
-        angles = math.pi * tf.range(1, self.n_frequencies + 1, dtype=time.dtype)
+        angles = math.pi * tf.cast(tf.range(1, self.n_frequencies + 1), time.dtype)  # a range knows no float16
         heard = tf.concat([2.0 * time - 1.0, tf.cos(angles * time)], axis=-1)
         if context is None:
             return heard

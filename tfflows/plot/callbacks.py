@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfflows import replicas
 from tfflows.plot import canvas
 from tfflows.plot.density import density
 from tfflows.plot.diagnostics import latents
@@ -33,6 +34,8 @@ class _Drawing(keras.callbacks.Callback):
                 raise ImportError("Expected TensorBoard for log_dir: pip install tensorboard") from error
 
     def on_train_begin(self, logs=None):
+        if not replicas.is_chief(self.model.distribute_strategy):  # the first of several workers writes
+            self.folder = self.log_dir = None
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
         if self.log_dir is not None:
@@ -96,7 +99,7 @@ class PlotDensity(_Drawing):
         self.x, self.context, self.picture, self.kwargs = x, context, picture, kwargs
 
     def on_epoch_end(self, epoch, logs=None):
-        if not self._is_due(epoch):
+        if not self._is_due(epoch) or (self.folder is None and self._writer is None):
             return
         if self.picture is not None:
             drawn = self.picture(self.model)

@@ -1,0 +1,167 @@
+"""Exports from strangers: what is no plain calculation, or damaged, ends in a ValueError before it is loaded."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tensorflow.core.protobuf import saved_model_pb2
+
+from tfflows import export
+
+ROOT = Path(__file__).parents[1] / "saved_models" / "two_moons"
+X = np.zeros((3, 2), np.float32)
+
+
+@pytest.fixture
+def refused(tmp_path):
+    """A function that changes a SavedModel, whose graph is `change`'s argument, and returns the error."""
+
+    def load(change=None, folder=None, match="Expected a SavedModel"):
+        path = tmp_path / "export"
+        shutil.copytree(ROOT / "1", path)
+        if change is not None:
+            model = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+            change(model.meta_graphs[0])
+            (path / "saved_model.pb").write_bytes(model.SerializeToString())
+        if folder is not None:
+            folder(path)
+        with pytest.raises(ValueError, match=match):
+            export.runner(path)
+
+    return load
+
+
+def used(graph):
+    """The nodes of a function that a signature calls."""
+    name = next(node for node in graph.graph_def.node if node.op == "StatefulPartitionedCall").attr["f"].func.name
+    return next(f for f in graph.graph_def.library.function if f.signature.name == name).node_def
+
+
+def operation(name):
+    def change(graph):
+        used(graph).add(op=name, name="more")
+
+    return change
+
+
+def saving(graph):
+    return next(node for node in graph.graph_def.node if node.name == graph.saver_def.save_tensor_name.split(":")[0])
+
+
+def call_saving(graph):
+    used(graph).add(op="PartitionedCall", name="more").attr["f"].func.name = saving(graph).attr["f"].func.name
+
+
+def constant_path(graph):
+    graph.graph_def.node.add(op="Const", name="path")
+    saving(graph).input[0] = "path"
+
+
+def save_as_signature(graph):
+    next(iter(graph.signature_def["log_prob"].outputs.values())).name = graph.saver_def.save_tensor_name
+
+
+def restored_path(graph):
+    next(node for node in graph.graph_def.node if node.name == "saver_filename").op = "Const"
+
+
+CHANGES = {
+    **{
+        name: operation(name)
+        for name in (
+            "ReadFile",
+            "WriteFile",
+            "MatchingFiles",
+            "SaveV2",
+            "PyFunc",
+            "EagerPyFunc",
+            "PyFuncStateless",
+            "Abort",
+        )
+    },
+    **{
+        name: operation(name)
+        for name in (
+            "ImmutableConst",
+            "DebugIdentityV2",
+            "RpcCall",
+            "TFRecordDataset",
+            "HashTableV2",
+            "PrintV2",
+            "Nothing",
+        )
+    },
+    "saving, called": call_saving,
+    "saving elsewhere": constant_path,
+    "saving, as a signature": save_as_signature,
+    "restoring from elsewhere": restored_path,
+    "an asset": lambda g: g.asset_file_def.add(filename="../../x"),
+    "an object of a library": lambda g: setattr(
+        g.object_graph_def.nodes[0].user_object, "identifier", "_tf_keras_model"
+    ),
+    "a table": lambda g: g.object_graph_def.nodes.add().resource.SetInParent(),
+    "a saver of its own": lambda g: setattr(g.object_graph_def.nodes[0], "registered_saver", "x"),
+    "a large variable": lambda g: setattr(variable(g).shape.dim[0], "size", 10**12),
+    "a negative variable": lambda g: setattr(variable(g).shape.dim[0], "size", -5),
+}
+
+
+def variable(graph):
+    found = (node.variable for node in graph.object_graph_def.nodes if node.WhichOneof("kind") == "variable")
+    return next(v for v in found if len(v.shape.dim))
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_graphs_that_do_more_than_calculate(name, refused):
+    refused(CHANGES[name])
+
+
+FOLDERS = {
+    "no graph": lambda f: (f / "saved_model.pb").unlink(),
+    "an empty graph": lambda f: (f / "saved_model.pb").write_bytes(b""),
+    "no protocol buffer": lambda f: (f / "saved_model.pb").write_bytes(b"\xff" * 100),
+    "a graph cut off": lambda f: (f / "saved_model.pb").write_bytes((f / "saved_model.pb").read_bytes()[:100_000]),
+    "another graph": lambda f: (f / "saved_model.cpb").write_bytes(b"x"),
+    "no variables": lambda f: shutil.rmtree(f / "variables"),
+    "variables cut off": lambda f: cut(next((f / "variables").glob("*data*")), 1000),
+    "their index cut off": lambda f: cut(f / "variables" / "variables.index", 100),
+    "a link": lambda f: link(f / "variables" / "variables.index"),
+}
+
+
+def cut(path, n):
+    path.write_bytes(path.read_bytes()[:n])
+
+
+def link(path):
+    path.unlink()
+    path.symlink_to(ROOT / "1" / "variables" / "variables.index")
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_damaged_folders(name, refused):
+    refused(folder=FOLDERS[name])
+
+
+def test_damaged_tflite_files(tmp_path):
+    whole, path = (ROOT / "two_moons.tflite").read_bytes(), tmp_path / "x.tflite"
+    rng = np.random.default_rng(0)
+    for content in [b"", b"TFL3", bytes(100), *(whole[:n] for n in rng.integers(0, len(whole), 10))]:
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="Expected a TFLite file"):
+            export.runner(path)
+    for _ in range(10):
+        changed = bytearray(whole)
+        for at in rng.integers(0, 3000, 4):
+            changed[at] ^= 0xFF
+        path.write_bytes(bytes(changed))
+        with pytest.raises(ValueError, match="Expected a TFLite file"):
+            export.runner(path)
+
+
+def test_exports_that_ship_are_let_in():
+    expected = export.runner(ROOT / "1")("log_prob", x=X)["log_prob"]
+    np.testing.assert_allclose(
+        export.runner(ROOT / "two_moons.tflite")("log_prob", x=X)["log_prob"], expected, rtol=1e-4
+    )

@@ -1,0 +1,275 @@
+"""Looks through exports before they are loaded: they are programs, and these may only calculate."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import tensorflow as tf
+
+MOST_BYTES = (1 << 31) - 1  # that a protocol buffer, or a flatbuffer, can have
+
+# Operations of TensorFlow that calculate, and nothing else: none that reads or writes files, calls Python, loads
+# libraries, opens connections, prints, or ends the process.
+CALCULATE = frozenset(
+    re.findall(
+        r"\w+",
+        "Abs Acos Acosh AddN AddV2 Add All Any ArgMax ArgMin Asin Asinh Atan Atan2 Atanh AvgPool BatchMatMul "
+        "BatchMatMulV2 BatchMatMulV3 BatchToSpaceND BesselI0e BesselI1e Betainc BiasAdd Bincount Bitcast BitwiseAnd "
+        "BitwiseOr BitwiseXor BroadcastArgs BroadcastGradientArgs BroadcastTo Bucketize Cast Ceil Cholesky "
+        "ClipByValue Complex ComplexAbs ConcatOffset ConcatV2 Conj Const Conv2D Conv2DBackpropInput Conv3D Cos Cosh "
+        "Cross Cumprod Cumsum CumulativeLogsumexp DenseBincount DepthToSpace DepthwiseConv2dNative Diag DiagPart "
+        "Digamma DivNoNan DynamicPartition DynamicStitch Einsum Elu EnsureShape Equal Erf Erfc Erfinv EuclideanNorm "
+        "Exp ExpandDims Expm1 FFT Fill Floor FloorDiv FloorMod FusedBatchNormV3 Gather GatherNd GatherV2 Greater "
+        "GreaterEqual IFFT IRFFT Identity IdentityN Igamma Igammac Imag InvertPermutation IsFinite IsInf IsNan L2Loss "
+        "LeakyRelu LeftShift Less LessEqual Lgamma LinSpace Log Log1p LogMatrixDeterminant LogSoftmax LogicalAnd "
+        "LogicalNot LogicalOr LowerBound Lu MatMul MatrixBandPart MatrixDeterminant MatrixDiagPartV3 MatrixDiagV3 "
+        "MatrixExponential MatrixInverse MatrixSetDiagV3 MatrixSolve MatrixTriangularSolve Max MaxPool Maximum Mean "
+        "Min Minimum MirrorPad Mod Mul MulNoNan Ndtri Neg NextAfter NoOp NotEqual OneHot OnesLike Pack Pad PadV2 "
+        "Placeholder PlaceholderWithDefault Polygamma PopulationCount Pow PreventGradient Prod Qr RFFT Range Rank "
+        "Real RealDiv Reciprocal Relu Relu6 Reshape ReverseSequence ReverseV2 RightShift Rint Roll Round Rsqrt "
+        "ScatterNd SegmentSum Select SelectV2 SelfAdjointEigV2 Selu Shape ShapeN Sigmoid Sign Sin Sinh Size Slice "
+        "Softmax Softplus Softsign SpaceToBatchND SpaceToDepth Split SplitV Sqrt Square SquaredDifference Squeeze "
+        "StopGradient StridedSlice Sub Sum Svd Tan Tanh TensorScatterAdd TensorScatterUpdate Tile TopKV2 Transpose "
+        "TruncateDiv TruncateMod Unique UniqueV2 Unpack UnravelIndex UnsortedSegmentSum UpperBound Where Xdivy "
+        "Xlog1py Xlogy ZerosLike Zeta RandomGamma RandomPoissonV2 RandomShuffle RandomStandardNormal RandomUniform "
+        "RandomUniformInt StatelessMultinomial StatelessRandomBinomial StatelessRandomGammaV2 StatelessRandomGammaV3 "
+        "StatelessRandomGetAlg StatelessRandomGetKeyCounter StatelessRandomNormal StatelessRandomNormalV2 "
+        "StatelessRandomPoisson StatelessRandomUniform StatelessRandomUniformFullInt StatelessRandomUniformFullIntV2 "
+        "StatelessRandomUniformInt StatelessRandomUniformIntV2 StatelessRandomUniformV2 StatelessTruncatedNormal "
+        "StatelessTruncatedNormalV2 Assert Case If PartitionedCall StatefulPartitionedCall StatelessCase StatelessIf "
+        "StatelessWhile While AssignVariableOp DisableCopyOnRead ReadVariableOp ResourceGather VarHandleOp "
+        "VarIsInitializedOp EmptyTensorList TensorListConcatV2 TensorListElementShape TensorListFromTensor "
+        "TensorListGather TensorListGetItem TensorListLength TensorListPushBack TensorListReserve TensorListResize "
+        "TensorListSetItem TensorListStack ",
+    )
+)
+# Of the two functions that save and restore variables.
+OF_FILES = frozenset(["MergeV2Checkpoints", "RestoreV2", "SaveV2"])
+OF_NAMES = frozenset(["ShardedFilename", "StaticRegexFullMatch", "StringJoin"])
+OBJECTS = {"variable", "function", "bare_concrete_function", "constant", "captured_tensor"}
+PLAIN_OBJECTS = {
+    *("_generic_user_object", "signature_map", "trackable_list_wrapper", "trackable_dict_wrapper"),
+    "trackable_tuple_wrapper",
+}
+EXPECTED = "Expected a SavedModel of a flow"
+
+# Of TFLite's, those that need no other resource than tensors.
+TFLITE_REFUSED = re.compile(
+    r"CUSTOM|DELEGATE|CALL|CALL_ONCE|HASHTABLE.*|VAR_HANDLE|READ_VARIABLE|ASSIGN_VARIABLE|STABLEHLO_.*|PLACEHOLDER_.*|"
+    r"CONCAT_EMBEDDINGS|EMBEDDING_LOOKUP.*|LSH_PROJECTION|SKIP_GRAM|UNIDIRECTIONAL_.*|BIDIRECTIONAL_.*|RNN|LSTM|SVDF|"
+    r"NON_MAX_SUPPRESSION_.*|DETECTION_.*"
+)
+TFLITE_BYTES = {
+    **dict.fromkeys(("FLOAT64", "INT64", "UINT64", "COMPLEX64"), 8),
+    **dict.fromkeys(("FLOAT32", "INT32", "UINT32"), 4),
+    **dict.fromkeys(("FLOAT16", "INT16", "UINT16"), 2),
+    **dict.fromkeys(("INT8", "UINT8", "BOOL"), 1),
+}
+MOST_PARTS = 1_000_000
+
+
+def check_saved_model(path) -> None:
+    """Refuses a SavedModel that does anything but calculate, or is damaged.
+
+    Args:
+      path: its folder.
+
+    Raises:
+      ValueError: that says what is in it and was not expected.
+    """
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    folder = Path(path)
+    _check_files(folder)
+    try:
+        model = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+    except Exception as error:  # protobuf's
+        raise ValueError(f"{EXPECTED} in {path}; got one that cannot be read: {error}") from error
+    if len(model.meta_graphs) != 1:
+        raise ValueError(f"{EXPECTED} in {path}, of one graph; got {len(model.meta_graphs)}.")
+    graph = model.meta_graphs[0]
+    if graph.asset_file_def:
+        raise ValueError(f"{EXPECTED} in {path}, without assets; got {graph.asset_file_def[0].filename[:80]!r}.")
+    for node in graph.object_graph_def.nodes:
+        kind = node.WhichOneof("kind")
+        name = node.user_object.identifier if kind == "user_object" else kind
+        if (name not in PLAIN_OBJECTS | OBJECTS) or node.registered_name or node.registered_saver:
+            raise ValueError(f"{EXPECTED} in {path}, of variables and functions; got {name} {node.registered_name}.")
+    _check_operations(graph, path)
+    _check_variables(folder, graph)
+
+
+def _check_files(folder):
+    whole = folder.resolve()
+    for name in ("saved_model.pb", "variables/variables.index"):
+        if not (folder / name).is_file():
+            raise ValueError(f"Expected a SavedModel in {folder}; got no {name} in it.")
+    if (folder / "saved_model.pb").stat().st_size > MOST_BYTES:
+        raise ValueError(f"{EXPECTED} in {folder}, of at most {MOST_BYTES:,} bytes; got a larger saved_model.pb.")
+    for name in ("saved_model.cpb", "saved_model.pbtxt"):  # TensorFlow might read these instead
+        if (folder / name).exists():
+            raise ValueError(f"{EXPECTED} in {folder}; got a {name} in it.")
+    for found in [folder / "saved_model.pb", *folder.glob("variables/*"), *folder.glob("assets/*")]:
+        if whole not in found.resolve().parents:
+            raise ValueError(f"{EXPECTED} in {folder}, whole; got a link to elsewhere, {found.name}.")
+
+
+def _check_operations(graph, path):
+    functions = {function.signature.name: function.node_def for function in graph.graph_def.library.function}
+    of_files = {name for name, nodes in functions.items() if any(node.op in OF_FILES for node in nodes)}
+    ends = {_name(graph.saver_def.save_tensor_name), _name(graph.saver_def.restore_op_name)} - {""}
+    for where, nodes in [("", graph.graph_def.node), *functions.items()]:
+        allowed = CALCULATE | OF_FILES | OF_NAMES if where in of_files else CALCULATE
+        for node in nodes:
+            if node.op not in allowed:
+                raise ValueError(f"{EXPECTED} in {path}, which only calculates; got the operation {node.op[:80]!r}.")
+            is_end = where == "" and node.name in ends
+            if of_files & set(_called(node)) and not is_end:
+                raise ValueError(f"{EXPECTED} in {path}; got its saving or restoring called by {node.name[:80]!r}.")
+            if where == "" and ends & {_name(name) for name in node.input}:
+                raise ValueError(f"{EXPECTED} in {path}; got its saving or restoring as input of {node.name[:80]!r}.")
+            if is_end and _name(next(iter(node.input), "")) != _name(graph.saver_def.filename_tensor_name):
+                raise ValueError(f"{EXPECTED} in {path}, restored from where it is; got a path of its own in it.")
+    named = {_name(tensor.name) for signature in graph.signature_def.values() for tensor in signature.outputs.values()}
+    named |= {_name(name) for entry in graph.collection_def.values() for name in entry.node_list.value}
+    if ends & named or of_files & set(graph.object_graph_def.concrete_functions):
+        raise ValueError(f"{EXPECTED} in {path}; got saving or restoring among its signatures.")
+    placeholders = {node.name for node in graph.graph_def.node if node.op == "Placeholder"}
+    if ends and _name(graph.saver_def.filename_tensor_name) not in placeholders:
+        raise ValueError(f"{EXPECTED} in {path}, restored from where it is; got a path of its own in it.")
+
+
+def _name(tensor: str) -> str:
+    return tensor.removeprefix("^").partition(":")[0]
+
+
+def _called(node) -> Iterator[str]:
+    for value in node.attr.values():
+        if value.HasField("func"):
+            yield value.func.name
+        yield from (function.name for function in value.list.func)
+
+
+def _check_variables(folder, graph):
+    """Each variable is in the file of variables, whole."""
+    prefix = folder / "variables" / "variables"
+    try:
+        reader = tf.train.load_checkpoint(str(prefix))
+        shapes, types = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
+        needed = sum(math.prod(shape) * types[name].size for name, shape in shapes.items() if types[name] != tf.string)
+    except Exception as error:  # TensorFlow's
+        raise ValueError(f"{EXPECTED} in {folder}; got variables that cannot be read: {error}") from error
+    stored = sum(part.stat().st_size for part in folder.glob("variables/variables.data-*"))
+    if needed > stored:
+        raise ValueError(f"{EXPECTED} in {folder}; got variables of {needed:,} bytes in {stored:,}.")
+    for node in graph.object_graph_def.nodes:
+        if node.WhichOneof("kind") == "variable":
+            size = math.prod(dim.size for dim in node.variable.shape.dim)
+            if not 0 <= size <= stored:
+                raise ValueError(f"{EXPECTED} in {folder}; got a variable of {size:,} numbers in {stored:,} bytes.")
+
+
+def check_tflite(content: bytes) -> None:
+    """Refuses a TFLite file whose parts do not fit each other, or with operations that need more than tensors.
+
+    Args:
+      content: of the file.
+
+    Raises:
+      ValueError: that says what is wrong.
+    """
+    # Private: the rest of the package must not need it.
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    try:
+        if len(content) > MOST_BYTES or content[4:8] != b"TFL3":
+            raise ValueError("no file of TFLite")
+        _check_graphs(schema.Model.GetRootAsModel(content, 0), len(content), schema)
+    except Exception as error:  # of any kind: numbers in the file are places to look at
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"Expected a TFLite file of a flow; got one that is damaged: {reason}.") from error
+
+
+def _check_graphs(model, n_bytes, schema):
+    counts = [model.OperatorCodesLength(), model.SubgraphsLength(), model.BuffersLength()]
+    _expect(max(counts) <= n_bytes, "more parts than bytes")
+    operators = {number: name for name, number in vars(schema.BuiltinOperator).items() if isinstance(number, int)}
+    types = {number: name for name, number in vars(schema.TensorType).items() if isinstance(number, int)}
+    codes = []
+    for i in range(counts[0]):
+        code = model.OperatorCodes(i)
+        codes.append(operators[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())])
+        _expect(not TFLITE_REFUSED.fullmatch(codes[-1]), f"the operation {codes[-1]}")
+    buffers = []
+    for i in range(counts[2]):
+        buffer = model.Buffers(i)
+        _expect(buffer.Offset() + buffer.Size() <= n_bytes, "a buffer beyond its end")
+        buffers.append(max(buffer.DataLength(), buffer.Size()))
+        _expect(buffers[-1] <= n_bytes, "a buffer beyond its end")
+    n_parts = 0
+    for i in range(counts[1]):
+        graph = model.Subgraphs(i)
+        n_tensors = graph.TensorsLength()
+        n_parts += n_tensors + graph.OperatorsLength()
+        _expect(n_parts <= min(n_bytes, MOST_PARTS), "more parts than bytes")
+        for j in range(n_tensors):
+            _check_tensor(graph.Tensors(j), buffers, types, n_bytes)
+        _check_indices(graph.InputsAsNumpy(), 0, n_tensors)
+        _check_indices(graph.OutputsAsNumpy(), 0, n_tensors)
+        for j in range(graph.OperatorsLength()):
+            operator = graph.Operators(j)
+            _expect(operator.OpcodeIndex() < len(codes), "an operation of no code")
+            _check_indices(operator.InputsAsNumpy(), -1, n_tensors)
+            _check_indices(operator.OutputsAsNumpy(), 0, n_tensors)
+            _check_indices(operator.IntermediatesAsNumpy(), 0, n_tensors)
+            if codes[operator.OpcodeIndex()] in ("WHILE", "IF"):
+                _check_branches(operator, schema, counts[1], i)
+    for i in range(model.SignatureDefsLength()):
+        signature = model.SignatureDefs(i)
+        _expect(signature.SubgraphIndex() < counts[1], "a signature of no graph")
+        n_tensors = model.Subgraphs(signature.SubgraphIndex()).TensorsLength()
+        for j in range(signature.InputsLength()):
+            _expect(signature.Inputs(j).TensorIndex() < n_tensors, "an input that is no tensor")
+        for j in range(signature.OutputsLength()):
+            _expect(signature.Outputs(j).TensorIndex() < n_tensors, "an output that is no tensor")
+
+
+def _check_tensor(tensor, buffers, types, n_bytes):
+    kind = types[tensor.Type()]
+    _expect(kind in TFLITE_BYTES, f"a tensor of {kind}")
+    _expect(tensor.Sparsity() is None, "a sparse tensor")
+    shape = [tensor.Shape(k) for k in range(tensor.ShapeLength())]
+    _expect(all(n >= 0 for n in shape) and len(shape) <= 8, f"a tensor of shape {shape[:10]}")
+    size = math.prod(shape) * TFLITE_BYTES[kind]
+    _expect(size <= MOST_BYTES, f"a tensor of {size:,} bytes")
+    _expect(tensor.Buffer() < len(buffers), "a tensor of no buffer")
+    stored = buffers[tensor.Buffer()]
+    _expect(stored in (0, size), f"a tensor of {size:,} bytes in {stored:,}")
+
+
+def _check_branches(operator, schema, n_graphs, here):
+    options = operator.BuiltinOptions()
+    _expect(options is not None, "a loop without a body")
+    is_while = operator.BuiltinOptionsType() == schema.BuiltinOptions.WhileOptions
+    made = (schema.WhileOptions if is_while else schema.IfOptions)()
+    made.Init(options.Bytes, options.Pos)
+    if is_while:
+        found = [made.CondSubgraphIndex(), made.BodySubgraphIndex()]
+    else:
+        found = [made.ThenSubgraphIndex(), made.ElseSubgraphIndex()]
+    # Forwards only: so that no graph is in itself.
+    _expect(all(here < index < n_graphs for index in found), "a loop whose body is no other graph")
+
+
+def _check_indices(indices, low, n_tensors):
+    if isinstance(indices, int):  # there are none
+        return
+    _expect(all(low <= index < n_tensors for index in indices.tolist()), "a number of no tensor")
+
+
+def _expect(is_right, found):
+    if not is_right:
+        raise ValueError(found)
