@@ -30,7 +30,7 @@ import numpy as np
 import peers
 from interrupted import OTHERS, RESUMED, WRITTEN, two_flows
 
-from tfflows import states
+from tfflows import checkpoints, states
 from tfflows.inference import flows, smc
 from tfflows.training import TrainableModel
 
@@ -50,7 +50,8 @@ def start(work, folder: pathlib.Path) -> int:
         os.dup2(log, 2)
         # As tests do: little is trained, and nothing compiled by XLA, because each process would do it again.
         TrainableModel.use_xla = property(lambda model: False)
-        flows.EPOCHS, smc.MAX_STEPS, smc.MAX_ROUNDS, states.SECONDS = 3, 20, 8, 0.2
+        flows.EPOCHS, smc.MAX_STEPS, smc.MAX_ROUNDS = 3, 20, 8
+        states.SECONDS = checkpoints.SECONDS = 0.2
         work()
         code = 0
     except KeyboardInterrupt:
@@ -262,7 +263,7 @@ Writers write two flows in turn over the same path; what is there when they are 
 log-densities must be exactly those of one of the two. A full disk is a limit to the length of files (RLIMIT_FSIZE) at
 a random length below that of what is written: the old file must stay, byte by byte, and the error name its path (of
 TFLite files, which are converted in the system's temporary folder first, it may name that). Runs are small, and not
-compiled by XLA; SINF writes its checkpoint every 0.2 s here instead of every 5.
+compiled by XLA; SINF and fit write their checkpoints every 0.2 s here instead of every 5 and 10.
 """
 
 

@@ -116,9 +116,18 @@ class _Run:
         self.n_evaluations, self.scale, self.remaining = 0, 0.6, 0.0
         self.acceptance = [1.0, 1.0]  # of the last move: short steps and far ones
         self._train = Trainer(flow, 4 * n_active, rng)
-        self._evaluate = tf.function(self._densities, autograph=False, reduce_retracing=True)
-        self._latent = tf.function(flow.bijector.inverse_and_log_det, autograph=False, reduce_retracing=True)
-        self._step = tf.function(self._propose, autograph=False, reduce_retracing=True)
+        # Of any number of rows from the start: a graph of one number rounds otherwise than one of any, and which one
+        # there is would depend on where a run was killed.
+        rows, each, one = (tf.TensorSpec(shape, target.dtype) for shape in ([None, target.n_dim], [None], []))
+        shapes = [None, 1], [target.n_dim], [target.n_dim, target.n_dim]
+        column, mean, factor = (tf.TensorSpec(shape, target.dtype) for shape in shapes)
+        seed = tf.TensorSpec([2], tf.int32)
+        signature = [rows, (rows, each, each, each), one, column, mean, factor, one, seed]
+        self._evaluate = tf.function(self._densities, autograph=False, input_signature=[rows])
+        self._latent = tf.function(
+            lambda z: flow.bijector.inverse_and_log_det(z), autograph=False, input_signature=[rows]
+        )
+        self._step = tf.function(self._propose, autograph=False, input_signature=signature)
 
     # In graph.
 
