@@ -70,7 +70,8 @@ def test_its_density_integrates_to_one():
 def test_samples_come_with_the_density_of_the_mixture(fitted):
     x, log_prob = fitted.sample_and_log_prob(4000, seed=1)
     np.testing.assert_allclose(fitted.log_prob(x), log_prob, atol=1e-3)
-    np.testing.assert_array_equal(fitted.sample(4000, seed=1), x)
+    # Of two programs that XLA compiles the last bits may differ.
+    np.testing.assert_allclose(fitted.sample(4000, seed=1), x, rtol=1e-5, atol=1e-5)
     assert np.any(fitted.sample(10).numpy() != fitted.sample(10).numpy())
     first = int(np.sum(x[:, 0] < 15.0))
     weight = float(

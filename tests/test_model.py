@@ -56,7 +56,8 @@ def test_verbs_agree_with_each_other(fitted):
 def test_samples_follow_the_density_and_the_seed(fitted):
     x, log_prob = fitted.sample_and_log_prob(2000, seed=3)
     np.testing.assert_allclose(fitted.log_prob(x), log_prob, atol=1e-4)
-    np.testing.assert_array_equal(fitted.sample(2000, seed=3), x)
+    # Of two programs that XLA compiles the last bits may differ.
+    np.testing.assert_allclose(fitted.sample(2000, seed=3), x, rtol=1e-5, atol=1e-5)
     assert np.any(fitted.sample(2000, seed=4) != x)
     assert np.any(fitted.sample(5).numpy() != fitted.sample(5).numpy())
     # The latents of samples are a standard normal.
