@@ -227,7 +227,7 @@ def full(n_trials: int, rng, folder: pathlib.Path) -> list[dict]:
     for name in kinds:
         with np.load(folder / f"{name}.npz") as found:
             n_half, n_silent = int(found["arr_0"]), int(found["arr_1"])
-        facts = {"trials": n_trials, "half": n_half, "other": f"{n_silent} without an error", "left": 0}
+        facts = {"trials": n_trials, "half": n_half, "other": f"{n_silent} without an error"}
         rows.append({"fault": f"disk full in {name}", **facts})
     return rows
 
