@@ -31,9 +31,6 @@ COUNTS, BATCH, N_DIM, ROUNDS = (1, 2, 4), 2048, 8, 2
 SPEED_EPOCHS, SPEED_STEPS = 5, 20
 
 
-# In the processes.
-
-
 def compared(strategy, names):
     """For each model: a step and an automatic fit of all replicas, beside the oracle and one device."""
     import cases
@@ -200,6 +197,7 @@ def main() -> None:
 
             new = run({"part": part, "names": chosen.models or list(replicated.MODELS)})[0]
             kept = {row["model"]: row for row in (found.get(part, []) if chosen.models else [])}
+            found.pop("left out", None)
             found[part] = list((kept | {row["model"]: row for row in new}).values())
         elif part == "workers":
             found[part] = [row for n, some in OF_WORKERS.items() for row in run({"part": part, "names": some}, n)[0]]
@@ -284,6 +282,7 @@ def page(found: dict) -> str:
     rows = [row | {"kind": kind} for part, kind in kinds.items() for row in found.get(part, [])]
     if rows:
         parts.append(of_models(rows))
+        parts += [f"Not measured: {', '.join(found['left out'])}."] if found.get("left out") else []
     if "crash" in found:
         cells = [
             [
