@@ -25,7 +25,7 @@ FITS = [sys.executable, str(ROOT / "tests" / "distributed.py")]
 def folder(tmp_path_factory):
     """With the fits of one device, and of two replicas."""
     folder = tmp_path_factory.mktemp("fits")
-    subprocess.run([*FITS, "mirrored", str(folder)], check=True, timeout=300, env=dict(os.environ, **ENVIRONMENT))
+    subprocess.run([*FITS, "mirrored", str(folder)], check=True, timeout=900, env=dict(os.environ, **ENVIRONMENT))
     return folder
 
 

@@ -122,6 +122,7 @@ NETS = {
     "CVE-2025-9906, safe mode off": function("enable_unsafe_deserialization", "keras.config"),
     "CVE-2025-49655, pickled torch": layer("TorchModuleWrapper", module={"class_name": "x", "config": {}}),
     "CVE-2025-12058, a vocabulary": layer("StringLookup", vocabulary=NOT_A_PLACE),
+    "CVE-2026-1462, a SavedModel": layer("TFSMLayer", filepath=NOT_A_PLACE, call_endpoint="serve"),
     "a vocabulary of numbers": layer("IntegerLookup", vocabulary=NOT_A_PLACE),
     "a vocabulary of text": layer("TextVectorization", vocabulary=NOT_A_PLACE),
     "a SavedModel's graph": layer("TFSMLayer", filepath=NOT_A_PLACE),
