@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1] / "tfflows"
 ORDER = [
     "serialization",
     "schema",
+    "replicas",
     "atomic",
     "states",
     "products",
@@ -25,7 +26,6 @@ ORDER = [
     "bijectors",
     "domains",
     "bases",
-    "replicas",
     "losses",
     "latents",
     "rows",

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from tfflows import replicas
+
 try:
     import fcntl
 except ImportError:  # not on Windows
@@ -80,7 +82,7 @@ def errors_of(path: str | Path, folder: str | Path) -> Iterator[None]:
 
 
 class SavedWhole:
-    """A Keras model whose files come whole or not at all."""
+    """A Keras model whose files come whole or not at all; of several workers the first one writes, the others nothing."""
 
     def save(self, filepath, overwrite: bool = True, zipped: bool | None = None, **kwargs) -> None:
         """Writes the model to a file, whole or not at all: what was there stays if it fails.
@@ -96,6 +98,8 @@ class SavedWhole:
           ValueError: for another ending, or without `overwrite` for a path that exists.
           OSError: if it cannot be written, or the disk is full.
         """
+        if not replicas.is_chief(self.distribute_strategy):
+            return
         is_known = zipped is False or str(filepath).endswith((".keras", ".h5", ".hdf5"))
         with _made_for_keras(self, filepath, overwrite, is_known) as made:
             super().save(made, overwrite=True, zipped=zipped, **kwargs)
@@ -111,6 +115,8 @@ class SavedWhole:
         Raises:
           ValueError, OSError: as `save` does.
         """
+        if not replicas.is_chief(self.distribute_strategy):
+            return
         is_one = max_shard_size is None and str(filepath).endswith(".weights.h5")
         with _made_for_keras(self, filepath, overwrite, is_one) as made:
             super().save_weights(made, overwrite=True, max_shard_size=max_shard_size)

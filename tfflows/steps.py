@@ -139,23 +139,3 @@ class SteppingModel(SavedWhole, keras.Model):
     @property
     def metrics(self):
         return [metric for metric, _ in self._trackers()]
-
-    def save(self, filepath, *args, **kwargs) -> None:
-        """Keras' `save`, which writes the model to a file; of several workers the first one writes, the others nothing.
-
-        Args:
-          filepath: ending in `.keras`.
-          *args, **kwargs: as in Keras.
-        """
-        if replicas.is_chief(self.distribute_strategy):
-            super().save(filepath, *args, **kwargs)
-
-    def save_weights(self, filepath, *args, **kwargs) -> None:
-        """Keras' `save_weights`; of several workers the first one writes, the others nothing.
-
-        Args:
-          filepath: ending in `.weights.h5`.
-          *args, **kwargs: as in Keras.
-        """
-        if replicas.is_chief(self.distribute_strategy):
-            super().save_weights(filepath, *args, **kwargs)
