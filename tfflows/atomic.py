@@ -82,7 +82,7 @@ def errors_of(path: str | Path, folder: str | Path) -> Iterator[None]:
 
 
 class SavedWhole:
-    """A Keras model whose files come whole or not at all; of several workers the first one writes, the others nothing."""
+    """A Keras model whose files come whole or not at all. Of several workers the first one writes, others do not."""
 
     def save(self, filepath, overwrite: bool = True, zipped: bool | None = None, **kwargs) -> None:
         """Writes the model to a file, whole or not at all: what was there stays if it fails.
