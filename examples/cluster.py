@@ -90,7 +90,7 @@ def write_data(folder: Path, n_rows: int, n_shards: int) -> None:
             np.save(path, datasets.TwoMoons().sample(n_rows // n_shards, seed=i))
 
 
-def work(output: Path, *, quick: bool) -> None:
+def work(output: Path, *, quick: bool, checkpoint: Path | None) -> None:
     """What each worker does."""
     import tensorflow as tf
 
@@ -109,7 +109,8 @@ def work(output: Path, *, quick: bool) -> None:
     flow.adapt(rows)
     started = time.perf_counter()
     stop = keras.callbacks.EarlyStopping("val_loss", patience=2, restore_best_weights=True)
-    history = flow.fit(rows, validation_data=test, epochs=1 if quick else 10, callbacks=[stop], verbose=0)
+    settings = {"epochs": 1 if quick else 10, "callbacks": [stop], "checkpoint": checkpoint, "verbose": 0}
+    history = flow.fit(rows, validation_data=test, **settings)
     seconds = time.perf_counter() - started
     truth = -np.mean(datasets.TwoMoons().log_prob(test))
     loss = history.history["val_loss"][-1]
@@ -122,12 +123,14 @@ def work(output: Path, *, quick: bool) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=2, help="processes to start here")
-    parser.add_argument("--restarts", type=int, default=0, help="how often all begin anew if one of them fails")
+    parser.add_argument("--restarts", type=int, default=0, help="how often all go on if one of them fails")
     parser.add_argument("--output", type=Path, default=Path("output"), help="folder for the shards and the model")
     parser.add_argument("--quick", action="store_true", help="few rows, one epoch")
     chosen = parser.parse_args()
+    checkpoint = chosen.output / "cluster.npz"
     if "TF_CONFIG" in os.environ:
-        work(chosen.output, quick=chosen.quick)
+        work(chosen.output, quick=chosen.quick, checkpoint=checkpoint if chosen.restarts else None)
     else:
+        checkpoint.unlink(missing_ok=True)  # of a run before
         write_data(chosen.output / "shards", 8_192 if chosen.quick else 400_000, 4)
         sys.exit(launch(chosen.workers, [sys.executable, *sys.argv], restarts=chosen.restarts))

@@ -487,7 +487,9 @@ def test_gradients_that_are_not_finite_stop_no_sampler():
     found = inference.variational(
         target, flow=tiny_flow(), n_draws=200, n_steps=100, n_particles=32, n_rounds=0, verbose=False
     )
-    assert np.isfinite(found.log_evidence)
+    # Where the target is zero none of its gradient keeps the flow away; a loss that did not wandered off there.
+    assert np.mean(found.flow.sample(500, seed=0)[:, 0] > 0.0) > 0.85
+    np.testing.assert_allclose(found.log_evidence, 1.9233, atol=0.2)  # by quadrature
     chains = inference.neutra_hmc(
         target, flow=found.flow, n_draws=50, n_chains=4, n_steps=0, n_adapt=50, jit_compile=False, verbose=False
     )

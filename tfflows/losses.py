@@ -199,19 +199,23 @@ class ReverseKL(Loss):
       path_derivative: whether the gradient goes through the draws alone, and not through the density of where they
         fell, whose part of the gradient is zero in the mean: near the optimum it has far less noise, for one more pass
         through the flow.
+      impossible: the loss of a draw whose log_prob is not finite, > 0, in nats. Its gradient lowers the flow's density
+        there (the score function's), since none of the target says where to go. None ends the fit with an error.
 
     Raises:
-      ValueError: for a log_prob that is no function, and when called with a context.
+      ValueError: for a log_prob that is no function, an `impossible` not above 0, and when called with a context.
 
     References:
       Rezende & Mohamed (2015), Variational inference with normalizing flows, https://arxiv.org/abs/1505.05770; Roeder,
       Wu & Duvenaud (2017), Sticking the landing, https://arxiv.org/abs/1703.09194
     """
 
-    def __init__(self, log_prob: Callable, path_derivative: bool = True):
+    def __init__(self, log_prob: Callable, path_derivative: bool = True, impossible: float | None = None):
         if not callable(log_prob):
             raise ValueError(f"Expected a function as log_prob; got {log_prob!r}.")
-        self.log_prob, self.path_derivative = log_prob, bool(path_derivative)
+        if impossible is not None and not impossible > 0.0:
+            raise ValueError(f"Expected impossible > 0, or None; got {impossible}.")
+        self.log_prob, self.path_derivative, self.impossible = log_prob, bool(path_derivative), impossible
 
     def __call__(self, flow, x, context):
         if context is not None:
@@ -221,14 +225,29 @@ class ReverseKL(Loss):
             stopped = [(weight, tf.stop_gradient(weight.value)) for weight in flow.trainable_variables]
             with keras.StatelessScope(state_mapping=stopped):
                 log_flow = flow._log_prob(draws, None)
-        return log_flow - self.log_prob(draws)
+        log_prob = self.log_prob(draws)
+        if self.impossible is None:
+            return log_flow - log_prob
+        is_possible = tf.math.is_finite(log_prob)
+
+        def away():
+            density = flow._log_prob(tf.stop_gradient(draws), None)
+            return self.impossible * (1.0 + density - tf.stop_gradient(density))
+
+        # Another pass through the flow, which most targets never need.
+        walls = tf.cond(tf.reduce_all(is_possible), lambda: tf.zeros_like(log_flow), away)
+        return tf.where(is_possible, log_flow - tf.where(is_possible, log_prob, tf.zeros_like(log_prob)), walls)
 
     def get_config(self):
-        return {"log_prob": keras.saving.serialize_keras_object(self.log_prob), "path_derivative": self.path_derivative}
+        return {
+            "log_prob": keras.saving.serialize_keras_object(self.log_prob),
+            "path_derivative": self.path_derivative,
+            "impossible": self.impossible,
+        }
 
     @classmethod
     def from_config(cls, config):
-        return cls(keras.saving.deserialize_keras_object(config["log_prob"]), config["path_derivative"])
+        return cls(**config | {"log_prob": keras.saving.deserialize_keras_object(config["log_prob"])})
 
 
 def _parts_of(flow) -> list:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 from scipy.special import logsumexp
 
 from tfflows.inference import diagnostics
@@ -22,6 +21,7 @@ from tfflows.losses import ReverseKL
 from tfflows.numerics import check_counts
 from tfflows.randomness import seeded
 
+IMPOSSIBLE = 10.0  # nats that draws where the target is zero cost
 LEARNING_RATE = 3e-3
 ROWS_OF_A_ROUND = 4096
 N_BEGINNING = 2000  # draws that set location, scale and correlation of the flow
@@ -113,11 +113,6 @@ def fit_reverse(target, flow, initial, n_steps, n_particles, rng, progress, kept
     beginning, n_gradients = _beginning(target, initial, rng)
     flow.adapt(beginning)
 
-    def log_prob(z):
-        value = target.unconstrained_log_prob(z)
-        # Of what is impossible no gradient says where to go; the loss must be finite all the same.
-        return tf.where(tf.math.is_finite(value), value, tf.constant(-1e4, value.dtype))
-
     schedule = keras.optimizers.schedules.CosineDecay(
         0.1 * LEARNING_RATE, n_steps, alpha=0.01, warmup_target=LEARNING_RATE, warmup_steps=n_steps // 20
     )
@@ -129,7 +124,10 @@ def fit_reverse(target, flow, initial, n_steps, n_particles, rng, progress, kept
                 progress(f"step {epoch} of {n_steps}, evidence above {-logs['loss']:.3f}")
 
     with seeded(rng):
-        flow.compile(keras.optimizers.Adam(schedule, global_clipnorm=10.0), ReverseKL(log_prob))
+        flow.compile(
+            keras.optimizers.Adam(schedule, global_clipnorm=10.0),
+            ReverseKL(target.unconstrained_log_prob, impossible=IMPOSSIBLE),
+        )
         flow.fit(rows, batch_size=n_particles, epochs=n_steps, callbacks=[Report()], verbose=0)
     n_gradients += n_steps * n_particles
     kept.keep(flow=flow.get_weights(), n_gradients=n_gradients)

@@ -104,7 +104,8 @@ class Statistics(SetFromData):
     def load_own_variables(self, store):
         """Keras' own, and of files from before there was a `rest`."""
         if hasattr(self, "rest") and len(store) == len(self.weights) - 1:
-            store = {**{key: store[key] for key in store}, str(len(store)): np.zeros(self.shape)}
+            numbers = [str(i) for i in range(len(store) + 1)]  # Keras' store cannot be iterated over
+            store = {i: store[i] if i in store.keys() else np.zeros(self.shape) for i in numbers}  # noqa: SIM118
         super().load_own_variables(store)
 
     def get_config(self):
