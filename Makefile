@@ -9,11 +9,12 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 demo: .venv/installed
 	$(BIN)/python examples/alanine_dipeptide.py
 
-# Two runs: what XLA compiled in one would need more memory than a machine of 24 GB has. One process runs all tests of a
+# Three runs: what XLA compiled in one would need more memory than a machine of 24 GB has. One process runs all tests of a
 # file, which share what takes long to make; the longest files come first, so that both processes end together.
 PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 test: .venv/installed lint
-	$(PYTEST) $(patsubst %,tests/test_%.py,bijectors inference docs export gallery continuous) tests/test_[a-k]*.py
+	$(PYTEST) $(patsubst %,tests/test_%.py,bijectors continuous checkpoints) tests/test_[a-c]*.py
+	$(PYTEST) $(patsubst %,tests/test_%.py,inference docs export gallery distribute) tests/test_[d-k]*.py
 	$(PYTEST) $(patsubst %,tests/test_%.py,readme model posterior_examples testing point_clouds) tests/test_[l-z]*.py
 
 # Needs npm and Chromium with its driver.

@@ -50,7 +50,7 @@ def _free():
     The C library keeps most of what is freed, in pieces between what is not, until it is told to give it back.
     """
     yield
-    if next(_count) % 40 == 0:
+    if next(_count) % 20 == 0:
         gc.collect()
         if sys.platform == "linux":
             ctypes.CDLL(None).malloc_trim(0)
