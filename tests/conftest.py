@@ -2,10 +2,11 @@
 
 import ctypes
 import gc
-import itertools
 import os
+import resource
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,20 +41,30 @@ def _seed():
     keras.utils.set_random_seed(0)
 
 
-_count = itertools.count(1)
+_memory = {"kept": 0}  # bytes, after the last collection
 
 
 @pytest.fixture(autouse=True)
 def _free():
     """What is compiled hangs in cycles, 80 MB a model; Python alone collects them too late, and memory runs out.
 
-    The C library keeps most of what is freed, in pieces between what is not, until it is told to give it back.
+    A collection looks through millions of objects, so it waits until there may be some models to free. The C library
+    keeps most of what is freed, in pieces between what is not, until it is told to give it back.
     """
     yield
-    if next(_count) % 20 == 0:
+    if _resident() > _memory["kept"] + 600e6:
         gc.collect()
         if sys.platform == "linux":
             ctypes.CDLL(None).malloc_trim(0)
+        _memory["kept"] = _resident()
+
+
+def _resident() -> int:
+    """Bytes of memory that this process has."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    except FileNotFoundError:  # not on Linux
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 @pytest.fixture

@@ -49,6 +49,7 @@ FITS = {
     "pipeline": (flow, lambda: (pipeline(),), {"epochs": 4, "validation_data": X}, 17),
     "batches unknown": (flow, lambda: (pipeline(is_counted=False),), {"epochs": 4}, 14),
     "one pass": (adapted, lambda: (pipeline().repeat(),), {"epochs": 4, "steps_per_epoch": 4}, 11),
+    "after the last epoch": (adapted, lambda: (X,), {"epochs": 2, "batch_size": 64}, 4),
     "noise": (hearing, lambda: (X, CONTEXT), {"epochs": 4, "batch_size": 16, "validation_split": 0.1}, 8),
 }
 
@@ -96,12 +97,20 @@ def test_goes_on_as_if_nothing_had_happened(name, tmp_path, monkeypatch):
     assert history_again.epoch == history.epoch
     for ours, theirs in zip(again.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    monkeypatch.setattr(checkpoints, "_skip", None)
+
+
+def test_a_fit_that_is_over_makes_no_step(tmp_path, monkeypatch):
+    path = tmp_path / "run.npz"
+    model, history = fit(flow, lambda: (X,), {"epochs": 3}, path)
+    assert history.history["learning_rate"][-1] < history.history["learning_rate"][0]
+    weights = model.get_weights()
     monkeypatch.setattr(FlowModel, "train_step", None)
-    once_more, history_once_more = fit(make, data, arguments, path)  # makes no step
-    assert history_once_more.history == history.history
-    for ours, theirs in zip(once_more.get_weights(), model.get_weights(), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    again = model.fit(X, epochs=3, checkpoint=path, verbose=0)  # with the learning rate that it has come to
+    other, third = fit(flow, lambda: (X,), {"epochs": 3}, path)
+    for found, kept in ((again, model), (third, other)):
+        assert found.history == history.history
+        for ours, theirs in zip(kept.get_weights(), weights, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 def test_more_epochs(tmp_path):

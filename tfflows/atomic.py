@@ -41,7 +41,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     Raises:
       OSError: of `path`, if it cannot be written or the disk is full, whatever library has found that out.
     """
-    path = Path(os.path.realpath(path))
+    name, path = Path(path).name, Path(os.path.realpath(path))
     if path.exists() and not (path.is_file() or path.is_dir()):
         yield path
         return
@@ -50,7 +50,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         folder, lock = _beside(path)
     try:
         with errors_of(path, folder):
-            made = folder / path.name
+            made = folder / name  # with the ending that the caller means, if a link has another
             yield made
             _flush(made)
             _swap(made, path)

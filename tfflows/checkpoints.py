@@ -87,7 +87,9 @@ def read(path: str | Path, strategy) -> Progress | None:
 
 def facts(model, data: TrainingData, **arguments) -> dict:
     """What must be the same for a fit to go on: of a compiled model, its data, and arguments by name."""
-    optimizer = {name: value for name, value in model.optimizer.get_config().items() if name != "name"}
+    # A learning rate that is a number is that of the moment, which the file has among the variables.
+    optimizer = model.optimizer.get_config()
+    optimizer = {k: v for k, v in optimizer.items() if k != "name" and not (k == "learning_rate" and np.ndim(v) == 0)}
     now = {
         "model": type(model).__name__,
         "weights": [list(weight.shape) for weight in model.weights],
@@ -187,28 +189,27 @@ class Checkpoint(keras.callbacks.Callback):
                 if isinstance(value, dict):
                     value = [self._progress.arrays[f"callback/{i}/{name}/{j}"] for j in range(value["n_arrays"])]
                 setattr(callback, name, value)
-        self._begins, self._last = True, time.monotonic()
+        # Keras has made these new.
+        self.model.history.history, self.model.history.epoch = dict(self._progress.history), [*self._progress.epochs]
+        self._begins, self._last, self._n_skipped = True, time.monotonic(), 0
         # In the middle of an epoch it must know which step is next.
         self._counts = self._loop is not None or (
             self.model.steps_per_execution == 1 and self.model.distribute_strategy.num_replicas_in_sync == 1
         )
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._epoch = epoch
-        if not self._begins:
-            return
-        self._begins = False
-        # Keras has made these new.
-        self.model.history.history, self.model.history.epoch = dict(self._progress.history), [*self._progress.epochs]
-        if self._progress.step:
+        self._epoch, begins, self._begins = epoch, self._begins, False
+        self._n_skipped = 0
+        if begins and self._progress.step:
             self._restore(self._metrics)
             if self._loop is None:
-                _skip(self.model, self._progress.step)
+                self._n_skipped = self._progress.step
+                _skip(self.model, self._n_skipped)
             else:
                 self._loop.step = self._progress.step
 
     def on_train_batch_end(self, batch, logs=None):
-        if self._counts and time.monotonic() - self._last >= SECONDS:
+        if batch + 1 > self._n_skipped and self._counts and time.monotonic() - self._last >= SECONDS:
             self._write(self._epoch, batch + 1 if self._loop is None else self._loop.step)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -255,9 +256,8 @@ def _skip(model, n_steps):
         nonlocal n_steps
         next(iterator)
         n_steps -= 1
-        if n_steps:
-            return {}
-        model.train_function = train
+        if n_steps == 0:
+            model.train_function = train
         return model.get_metrics_result()
 
     model.train_function = skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import keras
@@ -9,6 +10,7 @@ import tensorflow as tf
 
 from tfflows.bijectors import Chain, ContinuousFlow, Noise
 from tfflows.bijectors.continuous import bending, hamilton_jacobi, kinetic_energy
+from tfflows.numerics import finite_gradient
 from tfflows.randomness import step_seeds, uniform
 from tfflows.serialization import register
 
@@ -213,8 +215,8 @@ class ReverseKL(Loss):
     def __init__(self, log_prob: Callable, path_derivative: bool = True, impossible: float | None = None):
         if not callable(log_prob):
             raise ValueError(f"Expected a function as log_prob; got {log_prob!r}.")
-        if impossible is not None and not impossible > 0.0:
-            raise ValueError(f"Expected impossible > 0, or None; got {impossible}.")
+        if impossible is not None and not 0.0 < impossible < math.inf:
+            raise ValueError(f"Expected impossible > 0 and finite, or None; got {impossible}.")
         self.log_prob, self.path_derivative, self.impossible = log_prob, bool(path_derivative), impossible
 
     def __call__(self, flow, x, context):
@@ -225,9 +227,9 @@ class ReverseKL(Loss):
             stopped = [(weight, tf.stop_gradient(weight.value)) for weight in flow.trainable_variables]
             with keras.StatelessScope(state_mapping=stopped):
                 log_flow = flow._log_prob(draws, None)
-        log_prob = self.log_prob(draws)
         if self.impossible is None:
-            return log_flow - log_prob
+            return log_flow - self.log_prob(draws)
+        log_prob = self.log_prob(finite_gradient(draws))
         is_possible = tf.math.is_finite(log_prob)
 
         def away():

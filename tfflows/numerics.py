@@ -14,6 +14,8 @@ from tfflows import products as exact
 
 MAX_DIM_EXACT = 8  # up to so many scalars a whole Jacobian is worth its derivatives, one for each
 
+STEEPEST = 1e10  # gradient: the squares of more, summed over a batch, would be more than float32 has
+
 
 def softclip(x: tf.Tensor, bound: float) -> tf.Tensor:
     """Squashes the real line into (-bound, bound), with slope 1 at zero.
@@ -329,3 +331,14 @@ def set_rows(array: tf.Tensor, rows: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
         return set_rows(upstream, tf.zeros_like(rows), start), tf.slice(upstream, [start, 0], size), None
 
     return result, gradient
+
+
+@tf.custom_gradient
+def finite_gradient(z):
+    """z; the gradient that comes back is zero where it is not finite, as beyond an edge of the density, and bounded."""
+
+    def backward(gradient):
+        finite = tf.reduce_all(tf.math.is_finite(gradient), axis=-1, keepdims=True)
+        return tf.where(finite, tf.clip_by_value(gradient, -STEEPEST, STEEPEST), tf.zeros_like(gradient))
+
+    return tf.identity(z), backward

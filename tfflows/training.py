@@ -227,7 +227,8 @@ class TrainableModel(SteppingModel):
         n_epochs = MAX_EPOCHS if automatic else epochs
         saver = []
         if checkpoint is not None:
-            facts = checkpoints.facts(self, data, automatic=automatic, validation_split=validation_split)
+            facts = {"automatic": automatic, "validation_split": validation_split, "steps_per_epoch": steps_per_epoch}
+            facts = checkpoints.facts(self, data, shuffle=shuffle, **facts)
             begun = kept or checkpoints.Progress(facts, seed, self._seed, adapts)
             saver = [checkpoints.Checkpoint(self, checkpoint, begun, facts)]
             if saver[0].has_ended(n_epochs):

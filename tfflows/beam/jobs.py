@@ -126,8 +126,8 @@ def sample(
     """Draws rows from an exported flow into Parquet files `out/00000.parquet`, `out/00001.parquet` and so on.
 
     Draw number i follows from the seed and i alone, whatever the number of files and workers, and no two of a run have
-    the same random numbers. A larger n adds to a run of a smaller one. Runs can be stopped and begun again, as in
-    `score`.
+    the same random numbers. A larger n adds to a run of a smaller one, a smaller n takes files away. Runs can be
+    stopped and begun again, as in `score`.
 
     Args:
       model: the folder that `flow.export` wrote, where all workers can read it.
@@ -167,6 +167,7 @@ def sample(
         columns = description.schema.columns
     settings = {"model": description.fingerprint, "op": "sample", "seed": int(seed), "temperature": float(temperature)}
     settings["given"] = None if heard_context is None else heard_context.tolist()
+    settings["rows_per_shard"] = int(rows_per_shard)
     shards = shards_of_draws(int(n), int(rows_per_shard), fingerprint(settings))
     task = Drawing(columns, int(seed), float(temperature), heard_context)
     return _run(task, shards, handler, out, settings, (min_batch_size, max_batch_size, block_rows), overwrite, options)
@@ -202,6 +203,8 @@ def _run(task, shards: Sequence[Shard], handler, out, settings: dict, sizes, ove
     options = options if isinstance(options, PipelineOptions) else PipelineOptions(list(options or ()))
     folder = storage.Folder(storage.absolute(out))
     folder.prepare(settings, overwrite=overwrite)
+    if settings["op"] == "sample":
+        folder.keep_only({shard.name for shard in shards})  # of a run that drew more
     todo = [shard for shard in shards if not folder.has(shard)]
     if todo:
         runner = None if options.view_as(StandardOptions).runner else RUNNER

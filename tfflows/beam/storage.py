@@ -111,6 +111,13 @@ class Folder:
     def manifests(self) -> list[str]:
         return [path for path, *_ in files([FileSystems.join(self.path, OURS, "done", "**")])]
 
+    def keep_only(self, names: set[str]) -> None:
+        """Removes the files of shards with other names."""
+        for path in self.manifests():
+            name = (read_json(path) or {}).get("name", "")
+            if name and name not in names:
+                remove([path, self.good(name), self.dead(name)])
+
     def prepare(self, settings: dict, *, overwrite: bool) -> None:
         """Makes the folder one of these settings, or goes on in one that is.
 

@@ -10,11 +10,11 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfflows.bijectors import Bijector, Bounded
+from tfflows.numerics import finite_gradient
 
 tfb = tfp.bijectors
 
 FAR = 1e4  # of unconstrained numbers; a float32 sigmoid is at its end at 90
-STEEPEST = 1e10  # gradient: the squares of more, summed over a batch, would be more than float32 has
 
 
 class Target:
@@ -107,7 +107,7 @@ class Target:
 
     def unconstrained_log_prob(self, z: tf.Tensor) -> tf.Tensor:
         """The log-density of `z` `[n, n_dim]`, `[n]`, up to the same constant."""
-        x, log_det = self.constrain(_finite_gradient(z))
+        x, log_det = self.constrain(finite_gradient(z))
         return self.log_prob(x) + log_det
 
     # Outside of graphs.
@@ -198,17 +198,6 @@ class Target:
                 f"arrays it raises {error!r}."
             ) from error
         return False
-
-
-@tf.custom_gradient
-def _finite_gradient(z):
-    """z; the gradient that comes back is zero where it is not finite, as beyond an edge of the density, and bounded."""
-
-    def backward(gradient):
-        finite = tf.reduce_all(tf.math.is_finite(gradient), axis=-1, keepdims=True)
-        return tf.where(finite, tf.clip_by_value(gradient, -STEEPEST, STEEPEST), tf.zeros_like(gradient))
-
-    return tf.identity(z), backward
 
 
 def _checked(value, x):

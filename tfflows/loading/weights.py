@@ -13,7 +13,7 @@ import tensorflow as tf
 
 MOST_OBJECTS = 1_000_000
 MOST_LEVELS = 64
-TIMES = 4  # as many weights as in the file may be made: an optimizer has up to three for each
+TIMES = 6  # as many weights as in the file may be made: an optimizer has up to five for each
 FREE_NUMBERS = 10_000  # that a model may have beside: counters of metrics, states of generators
 FREE_ARRAYS = 200
 
