@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-# Each has something of its own: several flows; a context net with state; draws of a loss; draws of the map; ActNorms,
+# Each has something of its own: several flows; a context net with state; draws of a loss; ActNorms,
 # which are set from data, and noise in images.
-STEPS = ("FlowMixture", "RealNVP, context net with BatchNormalization", "FlowMatching", "ResidualFlow", "Glow")
+STEPS = ("FlowMixture", "RealNVP, context net with BatchNormalization", "FlowMatching", "Glow")
 
 
 def data():
