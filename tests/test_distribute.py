@@ -59,7 +59,7 @@ def test_mirrored_replicas(folder):
 def test_a_step_is_that_of_the_parts_gradients(folder):
     """Also where replicas draw random numbers of their own, and where context nets have state."""
     steps = result(folder, "steps")
-    assert len(steps) == 5
+    assert len(steps) == 4
     for name, found in steps.items():
         assert found["weights"] < 1e-9, (name, found)
         assert found["spread"] == 0.0, (name, found)
