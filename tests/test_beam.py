@@ -529,6 +529,8 @@ def test_draws_follow_from_their_number(flow, model, tmp_path):
     assert tfb.sample(model, 50, parts, seed=3, **settings) == (3, 1, 50, 50, 0, {})
     found = pa.concat_tables(contents(parts).values())
     assert found.column_names == ["a", "p", "k", "c"]
+    with pytest.raises(ValueError, match="which is of others: 'rows_per_shard'"):
+        tfb.sample(model, 50, parts, seed=3, **settings | {"rows_per_shard": 25})
     expected = parquet.read_table(whole / "00000.parquet")
     assert found.schema.equals(expected.schema)
     assert found["c"].to_pylist() == expected["c"].to_pylist()
@@ -537,6 +539,8 @@ def test_draws_follow_from_their_number(flow, model, tmp_path):
     drawn = export.runner(model)("sample", seed=seeds, temperature=np.ones(50, np.float32))["x"]
     np.testing.assert_allclose(expected["a"].to_numpy(), drawn[:, 0], rtol=1e-5, atol=1e-5)
     assert len(set(expected["a"].to_pylist())) == 50
+    assert tfb.sample(model, 30, parts, seed=3, **settings).rows == 30
+    assert contents(parts).keys() == {"00000.parquet", "00001.parquet"}  # what is beyond 30 went
     for arguments in ({"n": 0}, {"n": 1.5}, {"seed": -1}, {"temperature": 0.0}, {"given": {"c": 1}}):
         with pytest.raises(ValueError, match="Expected"):
             tfb.sample(**{"model": model, "n": 5, "out": tmp_path / "new", "seed": 1} | arguments)

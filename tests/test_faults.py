@@ -160,6 +160,11 @@ def test_links_permissions_and_devices_stay(tmp_path):
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "x.txt").read_text() == "new"
     assert (tmp_path / "x.txt").stat().st_mode & 0o777 == 0o640
+    (tmp_path / "latest.png").symlink_to("x.txt")
+    with atomic.replacing(tmp_path / "latest.png") as made:
+        assert made.suffix == ".png"  # what a writer goes by
+        made.write_text("newer")
+    assert (tmp_path / "x.txt").read_text() == "newer"
     with atomic.replacing(os.devnull) as made:
         assert str(made) == os.devnull
 

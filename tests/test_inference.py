@@ -3,6 +3,7 @@
 import functools
 import io
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,7 +11,7 @@ import tensorflow_probability as tfp
 from scipy import stats
 
 import tfflows as tff
-from tfflows import inference
+from tfflows import inference, losses
 from tfflows.inference import Result, Target, checkpoint, diagnostics, smc
 from tfflows.inference.importance import bridge
 from tfflows.inference.laplace import normal_draws
@@ -145,6 +146,27 @@ def test_a_killed_run_goes_on(tmp_path, monkeypatch):
     for target in (other, narrower):
         with pytest.raises(ValueError, match="checkpoint of this target; at one of its points"):
             inference.preconditioned_smc(target, checkpoint=path, verbose=False)
+
+
+def test_draws_behind_a_wall_lower_the_density_there():
+    """Of a target whose gradient there is NaN."""
+    flow = tiny_flow()
+
+    def log_prob(x):
+        return tf.reduce_sum(tf.math.log(tf.nn.relu(x)) - x, axis=-1)
+
+    loss = losses.ReverseKL(log_prob, impossible=10.0)
+    point = tf.constant([[-1.0, -1.0]])
+    flow.compile(keras.optimizers.SGD(1e-3), loss, jit_compile=False)
+    rows = np.random.default_rng(0).normal(size=(256, 2))  # say how many, and where to begin
+    flow.adapt(rows)
+    before = float(flow.log_prob(point)[0])
+    history = flow.fit(rows, epochs=5, batch_size=256, verbose=0)
+    assert np.all(np.isfinite(history.history["loss"]))
+    assert float(flow.log_prob(point)[0]) < before
+    for impossible in (0.0, -1.0, np.inf, np.nan):
+        with pytest.raises(ValueError, match="Expected impossible > 0 and finite, or None"):
+            losses.ReverseKL(log_prob, impossible=impossible)
 
 
 @pytest.mark.usefixtures("without_xla")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-import zlib
 from pathlib import Path
 
 import keras
@@ -95,18 +94,11 @@ def facts(model, data: TrainingData, **arguments) -> dict:
         "weights": [list(weight.shape) for weight in model.weights],
         "loss": serialize(model.flow_loss),
         "optimizer": [type(model.optimizer).__name__, optimizer],
-        "rows": None if data.rows is None else [len(data.rows), _checksum(data.rows)],
+        "rows": None if data.rows is None else [len(data.rows), states.fingerprint(*data.rows.columns().values())],
         "batch_size": data.batch_size,
         **arguments,
     }
     return json.loads(json.dumps(now, default=str))
-
-
-def _checksum(rows):
-    number = 0
-    for column in rows.columns().values():
-        number = zlib.crc32(np.ascontiguousarray(column), number)
-    return number
 
 
 def _check_same(path, kept: dict, now: dict) -> None:

@@ -100,7 +100,7 @@ class _Searches:
         self._written = time.monotonic()
 
     def next(self, facts):
-        return Search(self, f"search {next(self._numbers)}", _fingerprint(facts))
+        return Search(self, f"search {next(self._numbers)}", fingerprint(*facts))
 
     def is_due(self):
         return time.monotonic() - self._written >= SECONDS
@@ -142,7 +142,8 @@ def is_search(state):
     return all(key.startswith("search ") for key in state)
 
 
-def _fingerprint(facts):
+def fingerprint(*facts) -> str:
+    """64 hexadecimal digits that follow from facts: arrays, and what JSON can hold."""
     found = hashlib.sha256()
     for fact in facts:
         if isinstance(fact, np.ndarray):

@@ -225,16 +225,16 @@ class TrainableModel(SteppingModel):
             if not self.optimizer.built:  # in the first step, its new variables would make TensorFlow trace twice
                 self.optimizer.build(self.trainable_variables)
         n_epochs = MAX_EPOCHS if automatic else epochs
-        saver = []
+        saver = None
         if checkpoint is not None:
             facts = {"automatic": automatic, "validation_split": validation_split, "steps_per_epoch": steps_per_epoch}
             facts = checkpoints.facts(self, data, shuffle=shuffle, **facts)
             begun = kept or checkpoints.Progress(facts, seed, self._seed, adapts)
-            saver = [checkpoints.Checkpoint(self, checkpoint, begun, facts)]
-            if saver[0].has_ended(n_epochs):
-                self.history = saver[0].history()
+            saver = checkpoints.Checkpoint(self, checkpoint, begun, facts)
+            if saver.has_ended(n_epochs):
+                self.history = saver.history()
                 return self.history
-            initial_epoch = max(initial_epoch, saver[0].first_epoch(n_epochs))
+            initial_epoch = max(initial_epoch, saver.first_epoch(n_epochs))
         callbacks = tf.nest.flatten(callbacks or [])
         dataset = self._choose_loop(data, callbacks, steps_per_epoch)
         n_steps = steps_per_epoch or int(dataset.cardinality())
@@ -245,16 +245,17 @@ class TrainableModel(SteppingModel):
             ours.append(self._epoch_loop)
             last = [ProgressBar()] if verbose != 0 else []
         others = [*averages, *callbacks, *stop, keras.callbacks.History()]
-        for each in saver:
-            each.attach(others, self._epoch_loop)
+        if saver is not None:
+            saver.attach(others, self._epoch_loop)
+            last = [saver, *last]
             if kept is not None and self._epoch_loop is None:
-                dataset = each.rest_of(data, steps_per_epoch)
+                dataset = saver.rest_of(data, steps_per_epoch)
         try:
             history = super().fit(
                 dataset,
                 epochs=n_epochs,
                 verbose=verbose,
-                callbacks=[*agreeing([*ours, *others], strategy), *saver, *last],
+                callbacks=[*agreeing([*ours, *others], strategy), *last],
                 validation_data=data.held_out,
                 shuffle=False,  # the data have shuffled already
                 initial_epoch=initial_epoch,
@@ -263,8 +264,8 @@ class TrainableModel(SteppingModel):
                 validation_freq=validation_freq,
             )
             restore_best(stop)
-            for each in saver:
-                each.done()
+            if saver is not None:
+                saver.done()
             return history
         except NonFiniteLossError as error:
             raise FloatingPointError(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import io
-import itertools
 import os
 import tempfile
 import zipfile
@@ -16,15 +14,12 @@ import mutations
 import numpy as np
 
 with harness.instrumented(["tfflows.loading", "tfflows.serialization", "tfflows.bijectors"]):
-    import keras
-
     from tfflows import load_model
 
 PATH = Path(tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None)) / "model.keras"
 WEIGHTS = io.BytesIO()
 with h5py.File(WEIGHTS, "w") as file:
     file["vars/0"] = np.zeros(5_000, np.float32)
-count = itertools.count(1)
 
 
 def build(config: bytes) -> None:
@@ -32,9 +27,7 @@ def build(config: bytes) -> None:
         archive.writestr("metadata.json", "{}")
         archive.writestr("config.json", config)
         archive.writestr("model.weights.h5", WEIGHTS.getvalue())
-    if next(count) % 500 == 0:
-        keras.utils.clear_session()
-        gc.collect()
+    harness.forget()
     load_model(PATH)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import itertools
 import os
 import sys
 
@@ -21,6 +23,18 @@ except ImportError:  # the corpus is tested without it
 def instrumented(modules: list[str]):
     """A context: where these modules are imported, it is counted which of their lines an input reaches."""
     return contextlib.nullcontext() if atheris is None else atheris.instrument_imports(include=modules)
+
+
+_count = itertools.count(1)
+
+
+def forget() -> None:
+    """Frees, from time to time, what Keras keeps of the models that were loaded."""
+    import keras
+
+    if next(_count) % 500 == 0:
+        keras.utils.clear_session()
+        gc.collect()
 
 
 def run(target, mutate=None, max_length: int = 1 << 16) -> None:

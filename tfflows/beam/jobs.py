@@ -14,12 +14,13 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from tfflows.beam import storage
 from tfflows.beam.rows import rows_of
 from tfflows.beam.served import Description, describe
-from tfflows.beam.shards import N_SEEDS, Shard, fingerprint, shards_of_draws, shards_of_files
+from tfflows.beam.shards import N_SEEDS, Shard, shards_of_draws, shards_of_files
 from tfflows.beam.steps import BLOCK, Drawing, Run, Scoring, first_schema
 from tfflows.beam.transforms import LEAST, MOST, FlowHandler, check_sizes
 from tfflows.checks import listed
 from tfflows.frames import heard
 from tfflows.schema import Column
+from tfflows.states import fingerprint
 
 # In the memory of this process; "DirectRunner" would first look for a program to load from the network.
 RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfflows.beam.served import Description
+from tfflows.bijectors.domain import NORM_TOLERANCE, SUM_TOLERANCE
 from tfflows.checks import listed
 from tfflows.domains import Domain
 from tfflows.frames import heard
@@ -65,8 +66,8 @@ class Rows:
         return [column.name for column in (*self.columns, *self.context)]
 
     def check_has(self, names: Sequence[str], where: str) -> None:
-        """Raises a ValueError unless a table of columns `names` has those that are read and kept."""
-        if missing := [name for name in [*self.names, *(self.keep or ())] if name not in names]:
+        """Raises a ValueError unless a table of columns `names` has those that are read."""
+        if missing := [name for name in self.names if name not in names]:
             raise ValueError(f"Expected columns {listed(missing)} in {where}; got {listed(names)}.")
 
     def check_free(self, names: Sequence[str], where: str) -> None:
@@ -155,9 +156,9 @@ class Rows:
 def outside(domain: Domain, values: np.ndarray) -> np.ndarray:
     """Which rows of `values` `[n, n_columns]` a domain has not, as `flow.log_prob` refuses them; NaN is let in."""
     if domain.kind == "simplex":
-        return (values < 0.0).any(axis=1) | (np.abs(np.sum(values, axis=1, dtype=np.float64) - 1.0) > 1e-4)
+        return (values < 0.0).any(axis=1) | (np.abs(np.sum(values, axis=1, dtype=np.float64) - 1.0) > SUM_TOLERANCE)
     if domain.kind == "sphere":
-        return np.abs(np.sum(np.square(values, dtype=np.float64), axis=1) - 1.0) > 1e-3
+        return np.abs(np.sum(np.square(values, dtype=np.float64), axis=1) - 1.0) > NORM_TOLERANCE
     if domain.kind == "circle":
         return np.zeros(len(values), bool)
     low, high = (np.asarray(bound, values.dtype) for bound in (domain.low, domain.high))

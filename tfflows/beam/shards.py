@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from tfflows.checks import listed
+from tfflows.states import fingerprint
 
 N_SEEDS = 2**31  # that `sample` of an export tells apart
 
@@ -41,11 +41,6 @@ class Block:
     number: int
     start: int
     stop: int
-
-
-def fingerprint(*facts) -> str:
-    """32 hexadecimal digits that follow from facts, which JSON can hold."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def blocks(shard: Shard, groups: Sequence[int], size: int) -> list[list[Block]]:

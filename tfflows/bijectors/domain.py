@@ -13,6 +13,10 @@ from tfflows.bijectors.base import Bijector, check_range, refuse
 from tfflows.numerics import sum_event, wrap
 from tfflows.serialization import register
 
+# Of what rounding in a table leaves.
+SUM_TOLERANCE = 1e-4  # of fractions that add up to 1
+NORM_TOLERANCE = 1e-3  # of the squared length of unit vectors
+
 
 @register
 class Bounded(Bijector):
@@ -229,9 +233,8 @@ class Simplex(Bijector):
     def check(self, x, what, columns=None, *, exact=True):
         columns = list(range(x.shape[1]) if columns is None else columns)
         away = np.abs(np.sum(x, axis=1, dtype=np.float64) - 1.0)
-        refuse(
-            ~np.all(x >= 0.0, axis=1) | (away > 1e-4), f"fractions >= 0 that add up to 1 in columns {columns}", x, what
-        )
+        outside = ~np.all(x >= 0.0, axis=1) | (away > SUM_TOLERANCE)
+        refuse(outside, f"fractions >= 0 that add up to 1 in columns {columns}", x, what)
 
     def describe(self):
         return f"Simplex of {self.event_shape[0]}"
@@ -304,7 +307,7 @@ class Sphere(Bijector):
     def check(self, x, what, columns=None, *, exact=True):
         columns = list(range(x.shape[1]) if columns is None else columns)
         away = np.abs(np.sum(np.square(x, dtype=np.float64), axis=1) - 1.0)
-        refuse(away > 1e-3, f"unit vectors in columns {columns}", x, what)
+        refuse(away > NORM_TOLERANCE, f"unit vectors in columns {columns}", x, what)
 
     def describe(self):
         return f"Sphere of {self.event_shape[0]}"

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfflows.inference.target import Target
 from tfflows.states import load, save
 
-__all__ = ["N_CHECKED", "Checkpoint", "check_kind", "check_same", "load", "save"]
+__all__ = ["N_CHECKED", "Checkpoint", "check_kind", "check_same"]
 
 N_CHECKED = 16  # log-densities of a checkpoint that are computed anew
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfflows.inference import diagnostics
-from tfflows.inference.checkpoint import N_CHECKED, check_kind, check_same, load, save
+from tfflows.inference.checkpoint import N_CHECKED, check_kind, check_same
 from tfflows.inference.flows import Trainer, flow_for
 from tfflows.inference.importance import bridge, evidence
 from tfflows.inference.kernels import FlowProposal, InTurn, repeat
@@ -19,6 +19,7 @@ from tfflows.inference.progress import Progress
 from tfflows.inference.result import Result
 from tfflows.inference.target import Target
 from tfflows.numerics import check_counts
+from tfflows.states import load, save
 
 LEAPFROGS = 5
 ACCEPTANCE = {True: 0.7, False: 0.3}  # wanted of local moves, with gradients and without

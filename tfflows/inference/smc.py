@@ -10,7 +10,7 @@ import tensorflow as tf
 from scipy import stats
 
 from tfflows.inference import diagnostics, student
-from tfflows.inference.checkpoint import N_CHECKED, check_kind, check_same, load, save
+from tfflows.inference.checkpoint import N_CHECKED, check_kind, check_same
 from tfflows.inference.flows import Trainer, flow_for
 from tfflows.inference.importance import bridge, evidence
 from tfflows.inference.particles import NEVER, Particles
@@ -18,6 +18,7 @@ from tfflows.inference.progress import Progress
 from tfflows.inference.result import Result
 from tfflows.inference.target import Target
 from tfflows.numerics import check_counts
+from tfflows.states import load, save
 
 MOST_BEGINNINGS = 20  # times as many draws of the prior as wanted, where most are impossible
 MAX_STEPS = 100  # of a move
