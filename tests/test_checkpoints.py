@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfflows import FlowModel, RealNVP, callbacks, checkpoints
+from tfflows import SINF, FlowModel, RealNVP, callbacks, checkpoints
 from tfflows.bijectors import ActNorm, Chain
 
 X = np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32) * [1.0, 3.0] + 5.0
@@ -146,6 +146,12 @@ def test_refuses_what_is_not_its_own(tmp_path):
     np.savez(path, x=X)
     with pytest.raises(ValueError, match="Expected a checkpoint of fit"):
         fit(flow, lambda: (X,), {"epochs": 1}, path)
+    FlowModel(SINF(2, n_layers=1)).adapt(X, checkpoint=tmp_path / "search.npz")
+    kept = (tmp_path / "search.npz").read_bytes()
+    for make in (flow, adapted):
+        with pytest.raises(ValueError, match="of a search that is no part of it"):
+            fit(make, lambda: (X,), {"epochs": 1}, tmp_path / "search.npz")
+    assert (tmp_path / "search.npz").read_bytes() == kept
     with pytest.raises(ValueError, match="Expected a checkpoint in a folder that is there"):
         fit(flow, lambda: (X,), {"epochs": 1}, tmp_path / "none" / "run.npz")
 

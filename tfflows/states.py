@@ -6,7 +6,6 @@ import contextlib
 import contextvars
 import copy
 import hashlib
-import itertools
 import json
 import time
 import zipfile
@@ -72,12 +71,18 @@ def kept(path: str | Path | None) -> Iterator[None]:
 
     Args:
       path: of a `.npz`; None keeps nothing.
+
+    Raises:
+      ValueError: if the file has what a search has found, and inside was none.
     """
-    token = _searches.set(None if path is None else _Searches(Path(path)))
+    searches = None if path is None else _Searches(Path(path))
+    token = _searches.set(searches)
     try:
         yield
     finally:
         _searches.reset(token)
+    if searches is not None and searches.state and searches.count == 0:
+        raise ValueError(f"Expected a checkpoint of this run, or none; got {path}, of a search that is no part of it.")
 
 
 def search(*facts) -> Search:
@@ -95,12 +100,13 @@ def search(*facts) -> Search:
 
 class _Searches:
     def __init__(self, path):
-        self.path, self._numbers = path, itertools.count()
+        self.path, self.count = path, 0
         self.state = load(path) if path.exists() else {}
         self._written = time.monotonic()
 
     def next(self, facts):
-        return Search(self, f"search {next(self._numbers)}", fingerprint(*facts))
+        self.count += 1
+        return Search(self, f"search {self.count - 1}", fingerprint(*facts))
 
     def is_due(self):
         return time.monotonic() - self._written >= SECONDS

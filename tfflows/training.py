@@ -211,10 +211,10 @@ class TrainableModel(SteppingModel):
         )
         self.accepts = accepts
         adapts = kept is None and self._needs_adapt()
-        if adapts:
-            rows = data.adapt_rows()
-            self.accepts.check_domain(rows.x)  # of a pipeline, those that are seen here
-            with states.kept(checkpoint):
+        with states.kept(checkpoint if kept is None else None):
+            if adapts:
+                rows = data.adapt_rows()
+                self.accepts.check_domain(rows.x)  # of a pipeline, those that are seen here
                 self._adapt(rows, 1 if verbose == "auto" else verbose)
         if automatic and not self.trainable_weights:  # `adapt` was all there is to it
             automatic, epochs = False, 1
