@@ -58,6 +58,8 @@ USES = {
     "molecules": "import openmm",
     "web": "import selenium",
     "docs": "import mkdocs, material, mkdocstrings",
+    "sketch": "import tensorflow as tf\nfrom tfflows import streaming\n"
+    "print(streaming.describe(tf.data.Dataset.range(9).batch(2)))",
     "notebooks": "import nbclient, ipykernel",
 }
 

@@ -8,6 +8,7 @@ DIR takes 16 bytes a row. Each row of `results/scale.md` is a process of its own
 from __future__ import annotations
 
 import argparse
+import json
 import pathlib
 import sys
 import tempfile
@@ -92,20 +93,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[2_000_000, 10_000_000, 50_000_000])
     parser.add_argument("--folder", type=pathlib.Path, help="of the shards; by default a temporary one")
+    parser.add_argument("--sources", nargs="+", default=list(SOURCES), help="only these; the others' rows stay")
     arguments = parser.parse_args()
-    rows = []
+    path = (RESULTS / "scale").with_suffix(".json")
+    found = json.loads(path.read_text())["rows"] if path.exists() else []
+    rows = {(row["rows"], row["source"]): row for row in found}
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or pathlib.Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         for n in arguments.rows:
-            for source in SOURCES:
+            for source in arguments.sources:
                 if n > LARGEST[source]:
                     continue
                 paths = shards(folder, n, "npy" if source == "memory" else source)
                 settings = {"rows": n, "source": source, "paths": list(map(str, paths))}
                 found = run_worker(sys.executable, __file__, settings, n_threads=2, timeout=3000)
-                rows.append({"rows": f"{n:,}", "source": source} | found)
-                print(rows[-1], flush=True)
+                row = {"rows": f"{n:,}", "source": source} | found
+                rows[row["rows"], source] = row
+                print(row, flush=True)
     columns = {
         "rows": "rows",
         "source": "read from",
@@ -121,13 +126,11 @@ Rows of {N_DIM} float32 numbers in shards of {SHARD:,}, batches of {BATCH}, spli
 holds all rows and trains in tfflows' compiled loop; its peak includes them. Seconds of a fit are those of an epoch
 whose steps are compiled already.
 """
-    write_results(RESULTS / "scale", "Data larger than memory", columns, rows, machine(), notes)
+    write_results(RESULTS / "scale", "Data larger than memory", columns, list(rows.values()), machine(), notes)
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 2 and sys.argv[1] == "--worker":
-        import json
-
         print(json.dumps(worker(json.loads(sys.argv[2]))))
     else:
         main()

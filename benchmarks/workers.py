@@ -1,6 +1,6 @@
 """Training on several replicas: the same steps and fits as on one device, rows a second, bytes, and what a crash does.
 
-    python benchmarks/workers.py [--parts presets workers crash speed]
+    python benchmarks/workers.py [--parts presets workers crash restart speed]
 
 Everything runs on this machine: two logical processors, or up to four processes that talk over the loopback interface.
 Results: `results/workers.md`, `.json`; parts that a run leaves out stay as the last run had them.
@@ -28,7 +28,8 @@ OF_WORKERS = {2: ("RealNVP", "FlowMatching", "Glow", "RealNVP, context net with 
 FITS = ("RealNVP", "CouplingRQNSF", "Glow", "SoftFlow")
 EPOCHS = 6  # of automatic fits, at most
 COUNTS, BATCH, N_DIM, ROUNDS = (1, 2, 4), 2048, 8, 2
-SPEED_EPOCHS, SPEED_STEPS = 5, 20
+KILLS = 8
+SPEED_EPOCHS, SPEED_STEPS = 19, 20
 
 
 def compared(strategy, names):
@@ -70,8 +71,10 @@ def in_process(job: dict) -> None:
     index = json.loads(os.environ.get("TF_CONFIG", '{"task": {"index": 0}}'))["task"]["index"]
     if job["part"] == "crash":
         results = crashing(strategy, index, job["victim"])
+    elif job["part"] == "restart":
+        results = restarted(strategy, index, job)
     elif job["part"] == "speed":
-        results = timed(strategy)
+        results = timed(strategy, job["seed"])
     else:
         results = compared(strategy, job["names"])
     for result in results:
@@ -101,8 +104,38 @@ def crashing(strategy, index, victim):
         yield {"error": type(error).__name__, "time": time.time(), "message": error.message.splitlines()[0]}
 
 
-def timed(strategy):
-    """Seconds and bytes of the loopback interface for a step, epoch by epoch."""
+def restarted(strategy, index, job):
+    """A fit with a checkpoint, killed a little later each time that it is begun; its weights, once it ends."""
+    import signal
+
+    import distributed
+    import keras
+
+    from tfflows import checkpoints
+
+    folder, n_kills = pathlib.Path(job["output"]).parent, job["kills"]
+    n_begun = len(list(folder.glob(f"begun-{index}-*")))
+    (folder / f"begun-{index}-{n_begun}").touch()
+    rng = np.random.default_rng(n_begun)  # all workers know who is killed, and when
+    victim, n_left = rng.integers(2), rng.integers(2, 9)
+
+    class Kill(keras.callbacks.Callback):
+        n_batches = 0
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.n_batches += 1
+            if n_begun < n_kills and index == victim and self.n_batches == n_left:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    checkpoints.SECONDS = 0.0
+    flow = distributed.small_flow(strategy, lambda: keras.optimizers.Adam(1e-2))
+    x = distributed.data()[0]
+    flow.fit(x, batch_size=100, epochs=job["epochs"], verbose=0, checkpoint=folder / "run.npz", callbacks=[Kill()])
+    yield {"begun": n_begun + 1, "weights": [weight.tolist() for weight in flow.get_weights()]}
+
+
+def timed(strategy, seed):
+    """Seconds and bytes of the loopback interface for a step, epoch by epoch, and the NLL at the end."""
     import keras
 
     from tfflows import CouplingRQNSF, FlowModel, datasets
@@ -117,15 +150,17 @@ def timed(strategy):
 
     rng, seconds, sent = np.random.default_rng(0), [], []
     moons = datasets.TwoMoons()
-    x = np.concatenate([moons.sample(SPEED_STEPS * BATCH, seed=i) for i in range(N_DIM // 2)], axis=1)
+    n = SPEED_STEPS * BATCH
+    x = np.concatenate([moons.sample(n + 20_000, seed=i) for i in range(N_DIM // 2)], axis=1)
     x = (x @ np.linalg.qr(rng.normal(size=(N_DIM, N_DIM)))[0]).astype(np.float32)
-    keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(seed)
     with strategy.scope():
         flow = FlowModel(CouplingRQNSF(N_DIM, n_layers=4, hidden=(64, 64)))
-        flow.compile(keras.optimizers.Adam(2e-3, global_clipnorm=5.0), jit_compile=False)
+        rate = keras.optimizers.schedules.CosineDecay(5e-3, SPEED_STEPS * (SPEED_EPOCHS + 1))
+        flow.compile(keras.optimizers.Adam(rate, global_clipnorm=5.0), jit_compile=False)
     clock = Clock()
-    flow.fit(x, batch_size=BATCH, epochs=SPEED_EPOCHS + 1, verbose=0, callbacks=[clock])
-    nll = -float(np.mean(flow.log_prob(x[:10_000])))
+    flow.fit(x[:n], batch_size=BATCH, epochs=SPEED_EPOCHS + 1, verbose=0, callbacks=[clock])
+    nll = -float(np.mean(flow.log_prob(x[n:])))
     sizes = [int(np.prod(weight.shape)) for weight in flow.trainable_weights]
     yield {"seconds": seconds[1:], "bytes": sent[1:], "nll": nll, "numbers": sum(sizes), "tensors": len(sizes)}
 
@@ -139,7 +174,7 @@ def loopback() -> int:
 # Around them.
 
 
-def run(job: dict, n_workers: int = 0, timeout: float = 7200.0, **variables) -> list[list[dict]]:
+def run(job: dict, n_workers: int = 0, timeout: float = 7200.0, *, restarts: int = 0, **variables) -> list[list[dict]]:
     """Runs a job in workers, or with 0 in one process without any; the lines that each has written."""
     import cluster
 
@@ -148,7 +183,7 @@ def run(job: dict, n_workers: int = 0, timeout: float = 7200.0, **variables) -> 
         command = [sys.executable, __file__, "--worker", json.dumps(job)]
         os.environ.update(environment(1) | variables, PYTHONPATH=str(ROOT))
         if n_workers:
-            cluster.launch(n_workers, command)
+            cluster.launch(n_workers, command, restarts=restarts)
         else:
             subprocess.run(command, timeout=timeout, check=False)
         paths = [pathlib.Path(f"{job['output']}-{i}") for i in range(max(n_workers, 1))]
@@ -179,9 +214,21 @@ def crash(victim: int) -> dict:
         }
 
 
+def restarts(n_kills: int) -> dict:
+    """Two workers of which one is killed so often, and a run of which none is: whether they end alike."""
+    ends = []
+    for n in (0, n_kills):
+        job = {"part": "restart", "kills": n, "epochs": 3 * n_kills}
+        ends.append([lines[-1] for lines in run(job, 2, restarts=n)])
+    return {
+        "kills": ends[1][0]["begun"] - 1,
+        "other": sum(end["weights"] != ends[0][0]["weights"] for end in ends[1]),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", nargs="+", default=["presets", "workers", "crash", "speed"])
+    parser.add_argument("--parts", nargs="+", default=["presets", "workers", "crash", "restart", "speed"])
     parser.add_argument("--models", nargs="+", help="of the part presets; by default all")
     parser.add_argument("--output", type=pathlib.Path, default=RESULTS / "workers")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -203,8 +250,10 @@ def main() -> None:
             found[part] = [row for n, some in OF_WORKERS.items() for row in run({"part": part, "names": some}, n)[0]]
         elif part == "crash":
             found[part] = [crash(victim) for victim in (1, 0)]
+        elif part == "restart":
+            found[part] = restarts(KILLS)
         else:
-            rows = [(n, run({"part": part}, n)[0][0]) for _ in range(ROUNDS) for n in COUNTS]
+            rows = [(n, run({"part": part, "seed": seed}, n)[0][0]) for seed in range(ROUNDS) for n in COUNTS]
             found[part] = {n: [row for m, row in rows if m == n] for n in COUNTS}
         found.setdefault("machine", {})[part] = machine()
         path.write_text(json.dumps(found, indent=1) + "\n")
@@ -294,6 +343,8 @@ def page(found: dict) -> str:
             for row in found["crash"]
         ]
         parts += [NOTES["crash"].strip(), table(["killed", "the other raised", "after s", "ended after s"], cells)]
+    if "restart" in found:
+        parts.append(NOTES["restart"].strip().format(**found["restart"]))
     if "speed" in found:
         measured, extrapolated = of_speed(found["speed"])
         parts += [NOTES["speed"].strip(), measured, NOTES["paper"].strip(), extrapolated]
@@ -321,6 +372,11 @@ replicas and on one device; where numbers are drawn the two draw others.
 
 One of two workers is killed by SIGKILL in the middle of a fit, without the launcher, which would end the other at once.
 The time to the end of the other's process includes TensorFlow's own shutdown.
+""",
+    "restart": """
+With the launcher, which begins both anew, and a checkpoint, one of two workers, taken at random, was killed {kills}
+times, after 2 to 8 steps each time. Workers that ended with other weights, bit by bit, than those of a run that nobody
+killed: {other} of 2.
 """,
     "speed": f"""
 ### Speed of workers

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfflows import Domain, FlowModel, RealNVP, inputs, pipelines
+from tfflows import Chain, Domain, FlowModel, RealNVP, inputs, pipelines, streaming
+from tfflows.bijectors import Standardize, Whiten
+from tfflows.streaming import Moments
 
 pytestmark = pytest.mark.usefixtures("without_xla")
 N = 1000
@@ -143,13 +145,69 @@ def test_adapt_samples_all_rows_of_a_pipeline(monkeypatch):
     assert z.std() == pytest.approx(1.0, abs=0.05)
 
 
+@pytest.mark.parametrize("make", [Standardize, Whiten])
+@pytest.mark.parametrize("domain", [None, Domain.positive()])
+def test_moments_of_a_pipeline_are_those_of_all_rows(make, domain, monkeypatch):
+    """However few are sampled: with weights, in batches of any size, behind a domain's map, or far from zero."""
+    monkeypatch.setattr(inputs, "ADAPT_ROWS", 10)
+    rng = np.random.default_rng(0)
+    x = (8.0 if domain else 5e3) + rng.normal(size=(3000, 2)) @ [[1.0, 0.5], [0.0, 0.2]]
+    weight = rng.uniform(size=3000) * (rng.uniform(size=3000) < 0.8)
+
+    def latents(*data):
+        flow = FlowModel(Chain([make(2)]), domain=domain and [domain] * 2)
+        flow.adapt(*data)
+        return flow.encode(x[:50]).numpy()
+
+    pipeline = tf.data.Dataset.from_tensor_slices((x, (), weight)).batch(171)
+    np.testing.assert_allclose(latents(pipeline), latents(x, None, weight), atol=1e-5)
+
+
+def test_moments_are_stable_and_merge():
+    rng = np.random.default_rng(0)
+    x, weight = 1e9 + rng.normal(size=(1000, 3)), rng.uniform(size=1000)
+    merged = Moments(products=True)
+    for rows in np.split(np.arange(1000), [1, 7, 8, 600]):
+        merged.add(x[rows], weight[rows])
+    merged.add(x[:2], np.zeros(2))
+    np.testing.assert_allclose(merged.mean - 1e9, np.average(x - 1e9, axis=0, weights=weight), atol=1e-6)
+    np.testing.assert_allclose(merged.covariance, np.cov((x - 1e9).T, aweights=weight, ddof=0), rtol=1e-6)
+    np.testing.assert_allclose(Moments.of(x, weight).variance, merged.variance, rtol=1e-6)
+
+
+def test_describe_says_what_columns_hold():
+    rng = np.random.default_rng(0)
+    x = np.stack([rng.normal(1e6, 2.0, 200_000), rng.gamma(0.1, size=200_000), np.full(200_000, 3.0)], axis=1)
+    x[7, 1], x[8, 1], x[9, 0] = np.nan, np.inf, 1e12
+    found = streaming.describe(tf.data.Dataset.from_tensor_slices((x, ())).batch(999), levels=(0.01, 0.5, 0.99))
+    assert found.n_rows == 200_000
+    assert found.n_missing.tolist() == [0, 2, 0]
+    for i in range(3):
+        column = x[np.isfinite(x[:, i]), i]
+        np.testing.assert_allclose(found.mean[i], column.mean(), rtol=1e-12)
+        np.testing.assert_allclose(found.deviation[i], column.std(), rtol=1e-9, atol=1e-12)
+        assert (found.minimum[i], found.maximum[i]) == (column.min(), column.max())
+        below = np.array([np.mean(column < q) for q in found.quantiles[:, i]])
+        above = np.array([np.mean(column <= q) for q in found.quantiles[:, i]])
+        off = np.maximum(below - found.levels, found.levels - above)
+        assert np.all(off < 3.0 * found.rank_error)  # 1 in 100 is beyond once
+    assert str(found).startswith("200,000 rows\ncolumn  missing")
+    for arguments, text in (
+        ((tf.data.Dataset.from_tensor_slices(x).batch(9), [1.5]), "Expected levels of quantiles"),
+        ((tf.data.Dataset.from_tensor_slices(x[:0]).batch(9),), "Expected at least one row"),
+        ((tf.data.Dataset.from_tensor_slices(x[7:8]).batch(9),), r"got none in columns \[1\]"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            streaming.describe(*arguments)
+
+
 def test_samples_of_a_pipeline_are_uniform_and_do_not_depend_on_its_batches():
     def batches(size):
         data = {"x": ROWS[:, None], "weight": np.ones(N, np.float32)}
         return tf.data.Dataset.from_tensor_slices(data).batch(size)
 
     def drawn(size, seed):
-        return inputs.sampled_rows(batches(size), 100, lambda x, what: None, seed).x[:, 0]
+        return inputs.sampled_rows(batches(size), 100, lambda x, what: None, seed=seed).x[:, 0]
 
     np.testing.assert_array_equal(drawn(64, 0), drawn(333, 0))
     counts = np.zeros(N)

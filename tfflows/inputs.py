@@ -146,11 +146,14 @@ class Inputs:
         weight = None if weight is None else self._weight(weight, len(x))
         return Rows(x, None if context is None else np.asarray(context), weight)
 
-    def adapt_rows(self, x, context=None, weight=None) -> Rows:
-        """The rows, of positive weight, to set data-dependent parts from."""
+    def adapt_rows(self, x, context=None, weight=None, see: Callable | None = None) -> Rows:
+        """The rows, of positive weight, to set data-dependent parts from.
+
+        Of a pipeline they are a sample; `see` then gets x and the weights of all rows, batch by batch.
+        """
         if not isinstance(x, tf.data.Dataset):
             return self.rows(x, context, weight).positive()
-        return sampled_rows(self.dataset(x, context, weight, 1), ADAPT_ROWS, self.check_domain)
+        return sampled_rows(self.dataset(x, context, weight, 1), ADAPT_ROWS, self.check_domain, see)
 
     def dataset(self, x, context, weight, batch_size: int) -> tf.data.Dataset:
         """Batches for `fit` and `evaluate`, unshuffled, from arrays or from a user's dataset."""
@@ -277,11 +280,14 @@ def first_rows(dataset: tf.data.Dataset, n_rows: int) -> Rows:
     return Rows(merged["x"], merged.get("context"), None)
 
 
-def sampled_rows(dataset: tf.data.Dataset, n_rows: int, check: Callable, seed: int = 0) -> Rows:
+def sampled_rows(
+    dataset: tf.data.Dataset, n_rows: int, check: Callable, see: Callable | None = None, seed: int = 0
+) -> Rows:
     """`n_rows` rows of positive weight, each as likely as any other, of a dataset of dicts, which is read once.
 
     Args:
       check: raises for x that is where there are no data.
+      see: called with x and the weights of each batch, if given.
     """
     rng, kept, keys, limit = np.random.default_rng(seed), None, np.empty(0), 1.0
     for i, batch in enumerate(dataset.as_numpy_iterator()):
@@ -289,6 +295,8 @@ def sampled_rows(dataset: tf.data.Dataset, n_rows: int, check: Callable, seed: i
         for name in batch.keys() & {"x", "context"}:
             check_finite(batch[name], f"{name} of the dataset's batch {i}")
         check(batch["x"], f"x of the dataset's batch {i}")
+        if see is not None:
+            see(batch["x"], batch["weight"])
         # Rows of the least random keys are a sample without replacement, however they come in batches.
         new = rng.random(len(batch["x"]))
         near = new < limit

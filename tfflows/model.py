@@ -12,6 +12,7 @@ import tensorflow_probability as tfp
 
 from tfflows import bases, checks, inputs, latents, summary
 from tfflows.bijectors.base import Bijector, describe
+from tfflows.bijectors.normalization import MomentsOfAll
 from tfflows.contexts import contexts_of
 from tfflows.density import Density
 from tfflows.domains import Domain, domain_of, on_domain
@@ -260,6 +261,9 @@ class FlowModel(ByLatents, Density):
 
     def _flows(self):
         return [self]
+
+    def _moments(self):
+        return MomentsOfAll(self.bijector)
 
     @property
     def default_loss(self):

@@ -47,7 +47,7 @@ def npy(
     seed: int = 0,
     buffer: int = BUFFER,
 ) -> tf.data.Dataset:
-    """Batches of arrays in `.npy` files, which are mapped into memory and never read whole.
+    """Batches of arrays in `.npy` files, which are never read whole.
 
     Args:
       paths: of the files of x `[n_i, *event]`: one path, a pattern such as `data/x-*.npy`, or a list in order.
@@ -74,7 +74,8 @@ def npy(
             raise ValueError(f"Expected as many rows in each part of a shard; got {[len(a) for a in arrays]}.")
         for start in range(0, len(arrays[0]), BLOCK):
             stop = min(start + BLOCK, len(arrays[0]))
-            blocks.append(Block(functools.partial(_slices, arrays, start, stop), stop - start))
+            names = [array.filename for array in arrays]
+            blocks.append(Block(functools.partial(_slices, names, start, stop), stop - start))
     specs = {name: (arrays[0].shape[1:], arrays[0].dtype) for name, arrays in files.items()}
     return _dataset(blocks, specs, batch_size, shuffle, seed, buffer)
 
@@ -300,8 +301,9 @@ def _mapped(paths, what) -> list[np.ndarray]:
     return arrays
 
 
-def _slices(arrays, start, stop):
-    return tuple(np.array(array[start:stop]) for array in arrays)
+def _slices(paths, start, stop):
+    # Each time mapped anew: what a map has shown stays in memory until it is closed.
+    return tuple(np.array(np.load(path, mmap_mode="r")[start:stop]) for path in paths)
 
 
 def _paths(paths, what) -> list[Path]:

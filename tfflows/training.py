@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfflows import checkpoints, loop, replicas, states
+from tfflows.bijectors.normalization import MomentsOfAll
 from tfflows.callbacks import (
     MAX_EPOCHS,
     NonFiniteLossError,
@@ -45,6 +46,10 @@ class TrainableModel(SteppingModel):
 
     def _adapt(self, rows, verbose):
         raise NotImplementedError  # abstract
+
+    def _moments(self) -> MomentsOfAll:
+        """What takes the moments of all rows of a pipeline, if it is a single flow that wants them."""
+        return MomentsOfAll()
 
     def _needs_adapt(self) -> bool:
         return any(flow.bijector.needs_adapt for flow in self._flows())
@@ -123,8 +128,9 @@ class TrainableModel(SteppingModel):
         """Sets what is taken from data without gradients (Standardize, ActNorm). The first `fit` calls it.
 
         Args:
-          x, context, sample_weight: as in `fit`. Of a `tf.data.Dataset` all rows are read once and checked, and 100,000
-            at random are used; `fit` by itself takes the first ones.
+          x, context, sample_weight: as in `fit`. Of a `tf.data.Dataset` all rows are read once and checked. Where
+            `Standardize` or `Whiten` come first, as in most presets, they take the moments of all; what else is set
+            from data gets 100,000 rows at random. `fit` by itself takes the first ones for everything.
           verbose: 1 to show the progress of what takes long, else 0.
           checkpoint: path of a `.npz`, where SINF keeps the layers found so far; if it is there, the search goes on
             from it, to the same layers as if it had never been killed.
@@ -132,8 +138,9 @@ class TrainableModel(SteppingModel):
         Raises:
           ValueError: for data that do not fit the flow, or a checkpoint of other data or settings.
         """
-        rows = self.accepts.adapt_rows(x, context, sample_weight)
-        with states.kept(checkpoint):
+        moments = self._moments()
+        rows = self.accepts.adapt_rows(x, context, sample_weight, moments.add)
+        with moments, states.kept(checkpoint):
             self._adapt(rows, verbose)
 
     def fit(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -75,10 +75,21 @@ def some_rows(n: int | None, x: np.ndarray, *others: np.ndarray | None) -> tuple
     return tuple(None if v is None else v[some] for v in (x, *others))
 
 
-def inverse_values(parts, ranks, x: np.ndarray, context: np.ndarray | None) -> np.ndarray:
-    """Rows as parts of a chain pass them on towards the latent, without log-dets, in bounded memory."""
-    if not parts:
-        return x
+def leading_parts(bijector: Bijector | None) -> tuple[list[tuple], Bijector | None]:
+    """The parts, each with its rank, that data go through before the first part that `adapt` sets, and that one."""
+    if not isinstance(bijector, Chain):
+        return [], bijector if adapts(bijector) else None
+    before = []
+    for part, rank in zip(bijector.bijectors, bijector._ranks, strict=True):
+        if adapts(part):
+            inside, first = leading_parts(part)
+            return before + inside, first
+        before.append((part, rank))
+    return before, None
+
+
+def latent_map(parts, ranks) -> Callable:
+    """A compiled function of rows, and perhaps their context: what parts of a chain make of them, without log-dets."""
 
     @tf.function(reduce_retracing=True, autograph=False)  # a graph leaves out what only the log-det needs
     def values(*rows):
@@ -87,6 +98,14 @@ def inverse_values(parts, ranks, x: np.ndarray, context: np.ndarray | None) -> n
             value = _one_pass(part, "inverse", value, context, rank)[0]
         return value
 
+    return values
+
+
+def inverse_values(parts, ranks, x: np.ndarray, context: np.ndarray | None) -> np.ndarray:
+    """Rows as parts of a chain pass them on towards the latent, without log-dets, in bounded memory."""
+    if not parts:
+        return x
+    values = latent_map(parts, ranks)
     arrays = [v for v in (x, context) if v is not None]
     n_rows = int(np.clip(ADAPT_NUMBERS // max(x[0].size, 1), 1, ADAPT_ROWS))
     starts = range(0, len(x), n_rows)

@@ -10,15 +10,55 @@ import numpy as np
 import tensorflow as tf
 
 from tfflows.bijectors.base import Bijector, any_order
+from tfflows.bijectors.composition import latent_map, leading_parts
 from tfflows.nets import AffineMap, Statistics
 from tfflows.numerics import check_counts, sum_event, times
 from tfflows.products import matmul
 from tfflows.serialization import register
+from tfflows.streaming import Moments
 
 ENOUGH_VALUES = 100_000  # of a channel, where training goes on from there anyway
 
 
-class _Normalization(Bijector):
+class _FromMoments(Bijector):
+    """A bijector that takes nothing but moments from data."""
+
+    _given = None  # moments of more rows than `adapt` gets
+    _products = False
+
+
+class MomentsOfAll:
+    """Gives the first part of a flow that `adapt` sets the moments of all rows, while the others see some of them.
+
+    As a context it hands over the moments of the rows that were added, if any were; `bijector.adapt` then uses them.
+
+    Args:
+      bijector: of the flow, or None. It gets nothing where the first part to be set takes other things from data than
+        moments, is trained afterwards, or comes after one that is trained.
+    """
+
+    def __init__(self, bijector: Bijector | None = None):
+        before, first = leading_parts(bijector)
+        takes = isinstance(first, _FromMoments) and first.enough_rows is None
+        self._part = first if takes and not any(part.variables for part, _ in before) else None
+        self._moments = Moments(products=takes and first._products)
+        self._map = latent_map(*zip(*before, strict=True)) if before else np.asarray
+
+    def add(self, x: np.ndarray, weight: np.ndarray | None = None) -> None:
+        """Takes in rows `[n, *event]` of weights `[n]`."""
+        if self._part is not None:
+            self._moments.add(np.asarray(self._map(x)), weight)
+
+    def __enter__(self):
+        if self._moments.weight:
+            self._part._given = self._moments
+
+    def __exit__(self, *_):
+        if self._part is not None:
+            self._part._given = None
+
+
+class _Normalization(_FromMoments):
     """What both have in common: x = location + scale z, one location and scale for each channel."""
 
     def __init__(self, parameters, event_shape, channels, *, trainable, name):
@@ -44,15 +84,10 @@ class _Normalization(Bijector):
         return max(ENOUGH_VALUES // self._repeats, 256)  # images differ more than their pixels
 
     def adapt(self, x, context=None, *, sample_weight=None, verbose=0):
-        x = np.asarray(x)
-        channels = self._statistics.shape
-        x = x.reshape(-1, *channels)
-        if sample_weight is None:
-            location, scale = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
-        else:
-            weight = np.repeat(np.asarray(sample_weight, np.float64), self._repeats)
-            location = np.average(x, axis=0, weights=weight)
-            scale = np.sqrt(np.average((x - location) ** 2, axis=0, weights=weight))
+        x = np.asarray(x).reshape(-1, *self._statistics.shape)
+        weight = None if sample_weight is None else np.repeat(sample_weight, self._repeats)
+        moments = self._given or Moments.of(x, weight)
+        location, scale = moments.mean, np.sqrt(moments.variance)
         if (alone := self._left_alone()) is not None:
             location, scale = np.where(alone, 0.0, location), np.where(alone, 1.0, scale)
         self._statistics.set(location, _resolved(location, scale, self.dtype))
@@ -145,7 +180,7 @@ class ActNorm(_Normalization):
 
 
 @register
-class Whiten(Bijector):
+class Whiten(_FromMoments):
     """Gives the data mean 0 and covariance 1, as found by `adapt`; not trained.
 
     x = mean + L z, L the Cholesky factor of the covariance;  log-det = sum_i log L_ii. Where scalars are strongly
@@ -157,6 +192,8 @@ class Whiten(Bijector):
     Raises:
       ValueError: for n_dim < 1.
     """
+
+    _products = True
 
     def __init__(self, n_dim: int, name: str | None = None):
         parameters = dict(locals())
@@ -173,16 +210,12 @@ class Whiten(Bijector):
         return True
 
     def adapt(self, x, context=None, *, sample_weight=None, verbose=0):
-        x = np.asarray(x, np.float64)
-        mean = np.average(x, axis=0, weights=sample_weight)
-        scale = np.sqrt(np.average((x - mean) ** 2, axis=0, weights=sample_weight))
-        scale = _resolved(mean, scale, self.dtype)
-        away = (x - mean) / scale
-        weight = np.full(len(x), 1.0 / len(x)) if sample_weight is None else sample_weight / np.sum(sample_weight)
-        correlation = (away * np.asarray(weight)[:, np.newaxis]).T @ away
+        moments = self._given or Moments.of(np.asarray(x), sample_weight, products=True)
+        scale = _resolved(moments.mean, np.sqrt(moments.variance), self.dtype)
+        correlation = moments.covariance / scale / scale[:, np.newaxis]
         # With 1e-6 no direction is scaled by more than 1000, which is as much as float32 inverts to three digits.
         correlation += 1e-6 * np.eye(len(scale)) + np.diag(np.diag(correlation) == 0.0)
-        self._map.set(mean, scale[:, np.newaxis] * np.linalg.cholesky(correlation))
+        self._map.set(moments.mean, scale[:, np.newaxis] * np.linalg.cholesky(correlation))
 
     def _forward_and_log_det(self, z, context):
         mean, factor, _ = (tf.cast(v, z.dtype) for v in self._map(None))

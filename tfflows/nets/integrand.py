@@ -8,12 +8,13 @@ import keras
 import tensorflow as tf
 
 from tfflows.nets.feedforward import hidden_widths, spread
+from tfflows.nets.parameters import FullPrecision
 from tfflows.numerics import times
 from tfflows.serialization import register
 
 
 @register
-class Integrand(keras.layers.Layer):
+class Integrand(FullPrecision):
     """A function of one number t for each signal; zero for all t if the signal is zero.
 
     The last hidden layer is mapped to as many numbers as the signal has, and the two are multiplied. So it starts,

@@ -10,18 +10,22 @@ import numpy as np
 import tensorflow as tf
 
 from tfflows.nets.feedforward import FeedForward
+from tfflows.nets.parameters import FullPrecision
 from tfflows.nets.sequential import Circles, Layer, Stages
 from tfflows.numerics import split_last
 from tfflows.serialization import register
 
 
 @register
-class MADE(FeedForward):
+class MADE(FullPrecision, FeedForward):
     """Masked autoencoder: parameters of scalar i depend on the scalars before i, and on context.
 
     The degree of a unit is the number of scalars it may hear: order[i] at the outputs for scalar i, 1 .. D - 1 (from
     0 with a context) in the hidden layers, spread evenly and sorted. Input i counts as order[i] + 1, and a connection
     exists where the degree does not fall. Context is not masked. The output has shape `[..., n_parameters, D]`.
+
+    It computes in the dtype of its weights, under mixed precision too: a map inverts only if both directions have the
+    same parameters, and one of them has the net in `stages`, where a scalar rounded low would be the input of the next.
 
     Args:
       n_dim: D, the number of scalars.
@@ -96,8 +100,6 @@ class MADE(FeedForward):
 
     def stages(self, context: tf.Tensor | None = None) -> Stages:
         """The net with its units sorted by what they hear, for `run_sequentially`.
-
-        In the dtype of the weights, under mixed precision too: a scalar rounded low would be the input of the next.
 
         Args:
           context: `[n, n_context]`, if it hears one.
