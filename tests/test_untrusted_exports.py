@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tensorflow.core.framework import attr_value_pb2, types_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
 from tfflows import export
@@ -115,6 +116,45 @@ def variable(graph):
 @pytest.mark.parametrize("name", CHANGES)
 def test_graphs_that_do_more_than_calculate(name, refused):
     refused(CHANGES[name])
+
+
+def nodes(graph, op):
+    """Those of functions, in order: (the function's nodes, the node)."""
+    return ((f.node_def, node) for f in graph.graph_def.library.function for node in f.node_def if node.op == op)
+
+
+def float_bounds(graph):
+    """TensorFlow's functions that infer shapes end the process here."""
+    for others, node in nodes(graph, "StridedSlice"):
+        for constant in others:
+            if constant.op == "Const" and constant.name == node.input[1].split(":")[0]:
+                constant.attr["dtype"].type = constant.attr["value"].tensor.dtype = types_pb2.DT_FLOAT
+                return
+
+
+def half_constant(graph):
+    next(nodes(graph, "Const"))[1].attr["dtype"].type = types_pb2.DT_HALF
+
+
+def more(graph, **attributes):
+    attributes = {name: attr_value_pb2.AttrValue(**value) for name, value in attributes.items()}
+    return used(graph).add(op="Split", name="more", attr=attributes)
+
+
+MISFITS = {
+    "of type 1 in '.*', which takes 3": float_bounds,
+    "is said to be of": half_constant,
+    "'nothing', which is not there": lambda g: next(nodes(g, "StridedSlice"))[1].input.__setitem__(0, "nothing"),
+    "0 inputs of 'more', which takes 2": lambda g: more(g, T={"type": 1}, num_split={"i": 2}),
+    "a Split 'more' without T": lambda g: more(g, num_split={"i": 2}),
+    "-1 values": lambda g: more(g, T={"type": 1}, num_split={"i": -1}),
+    "which takes 9": lambda g: setattr(g.graph_def.library.function[0].signature.output_arg[0], "type", 9),
+}
+
+
+@pytest.mark.parametrize("match", MISFITS)
+def test_graphs_whose_parts_do_not_fit(match, refused):
+    refused(MISFITS[match], match=f"whose parts fit each other; got .*{match}")
 
 
 FOLDERS = {

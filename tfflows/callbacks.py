@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfflows import replicas
-from tfflows.guard import place, place_of_weight
+from tfflows.places import place, place_of_weight
 from tfflows.watch import is_finite, watching
 
 MAX_EPOCHS = 1000

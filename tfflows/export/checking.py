@@ -82,6 +82,8 @@ def check_saved_model(path) -> None:
     """
     from tensorflow.core.protobuf import saved_model_pb2
 
+    from tfflows.export.graph_types import check_types
+
     folder = Path(path)
     _check_files(folder)
     try:
@@ -99,6 +101,10 @@ def check_saved_model(path) -> None:
         if (name not in PLAIN_OBJECTS | OBJECTS) or node.registered_name or node.registered_saver:
             raise ValueError(f"{EXPECTED} in {path}, of variables and functions; got {name} {node.registered_name}.")
     _check_operations(graph, path)
+    try:
+        check_types(graph.graph_def)
+    except ValueError as error:
+        raise ValueError(f"{EXPECTED} in {path}, whose parts fit each other; got {error}.") from error
     _check_variables(folder, graph)
 
 
