@@ -382,14 +382,13 @@ killed: {other} of 2.
 ### Speed of workers
 
 A `CouplingRQNSF` of {N_DIM} columns, 4 layers, nets of (64, 64), batches of {BATCH} rows for all workers together,
-Adam; each worker a process with one thread. Medians over {ROUNDS} runs of {SPEED_EPOCHS} epochs of {SPEED_STEPS} steps,
-the numbers of workers in turn. The machine has two cores and was very busy with other work, so the times are of
-processes that wait for each other to get a turn, and say nothing of how fast a cluster is. Bytes are what the loopback
-interface carried, beside what a ring carries in all, 2 (N - 1) times the gradient. The NLL of each run is after
-{SPEED_STEPS * (SPEED_EPOCHS + 1)} steps, in float32, while it still falls. The weights of two replicas agree with those
-of one to 5e-7 after 20 steps; then this flow, whose data are nearly curves, multiplies what rounding leaves: with one
-worker, weights that differ by 1e-7 of themselves at the start end 0.02 nats apart, and other seeds 0.04. In float64 the
-fits in the table above agree to the end.
+Adam with a cosine decay; each worker a process with one thread. Medians over {ROUNDS} runs of {SPEED_EPOCHS} epochs of
+{SPEED_STEPS} steps, the numbers of workers in turn, each run with a seed of its own. The machine has two cores, little
+else to do, and the loopback interface as its network: a step of two workers computes half as much in each, and what
+it takes beyond half of one worker's is the overhead of waiting for each other and of TensorFlow's collectives; four
+workers share two cores. Bytes are what the interface carried, beside what a ring carries in all, 2 (N - 1) times the
+gradient. The NLL, of 20,000 rows held out after {SPEED_STEPS * (SPEED_EPOCHS + 1)} steps in float32, is of each seed:
+numbers of workers differ as seeds do. In float64 the fits in the table above agree to the end.
 """,
     "paper": f"""
 ### On paper
