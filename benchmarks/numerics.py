@@ -128,6 +128,7 @@ def errors(preset: str, policies=POLICIES) -> dict:
         flows[name] = build(preset)
         flows[name].set_weights(weights)
     keras.config.set_dtype_policy("float32")
+    there_and_back = {name: tf.function(both_ways(flows[name].bijector), autograph=False) for name in policies}
     found = {}
     near = usual(N_POINTS, preset, seed=3)
     latent = rng.normal(size=(N_POINTS, *flow.bijector.latent_shape))
@@ -139,8 +140,7 @@ def errors(preset: str, policies=POLICIES) -> dict:
         truth = jacobian_log_det(flows["float64"].bijector, x.astype(np.float64))
         for name in policies:
             dtype = "float64" if name == "float64" else "float32"
-            there_and_back = tf.function(both_ways(flows[name].bijector), autograph=False)
-            results = [v.numpy() for v in there_and_back(tf.constant(x, dtype), tf.constant(z, dtype))]
+            results = [v.numpy() for v in there_and_back[name](tf.constant(x, dtype), tf.constant(z, dtype))]
             x_again, z_again, log_det, back_log_det = results
             found[f"{name} {place}x"] = summary(row_errors(x_again, x))
             found[f"{name} {place}z"] = summary(row_errors(z_again, z))

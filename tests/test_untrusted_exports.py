@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import flatbuffers
 import numpy as np
 import pytest
 from tensorflow.core.framework import attr_value_pb2, types_pb2
@@ -197,6 +198,22 @@ def test_damaged_tflite_files(tmp_path):
             changed[at] ^= 0xFF
         path.write_bytes(bytes(changed))
         with pytest.raises(ValueError, match="Expected a TFLite file"):
+            export.runner(path)
+
+
+def test_operations_of_tflite_get_what_they_take(tmp_path):
+    """The wrong number of inputs, and the settings of another operation, have ended the process."""
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    path = tmp_path / "changed.tflite"
+    for name, match in (("STRIDED_SLICE", "2 inputs of STRIDED_SLICE"), ("POW", "the settings SubOptions of POW")):
+        model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel((ROOT / "two_moons.tflite").read_bytes(), 0))
+        code = next(c for c in model.operatorCodes if c.builtinCode == schema.BuiltinOperator.SUB)
+        code.builtinCode = code.deprecatedBuiltinCode = getattr(schema.BuiltinOperator, name)
+        builder = flatbuffers.Builder(1024)
+        builder.Finish(model.Pack(builder), b"TFL3")
+        path.write_bytes(builder.Output())
+        with pytest.raises(ValueError, match=match):
             export.runner(path)
 
 

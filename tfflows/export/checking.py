@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-MOST_BYTES = (1 << 31) - 1  # that a protocol buffer, or a flatbuffer, can have
+MOST_BYTES = (1 << 31) - 1  # that a protocol buffer can have
 
 # Operations of TensorFlow that calculate, and nothing else: none that reads or writes files, calls Python, loads
 # libraries, opens connections, prints, or ends the process.
@@ -55,20 +55,6 @@ PLAIN_OBJECTS = {
     "trackable_tuple_wrapper",
 }
 EXPECTED = "Expected a SavedModel of a flow"
-
-# Of TFLite's, those that need no other resource than tensors.
-TFLITE_REFUSED = re.compile(
-    r"CUSTOM|DELEGATE|CALL|CALL_ONCE|HASHTABLE.*|VAR_HANDLE|READ_VARIABLE|ASSIGN_VARIABLE|STABLEHLO_.*|PLACEHOLDER_.*|"
-    r"CONCAT_EMBEDDINGS|EMBEDDING_LOOKUP.*|LSH_PROJECTION|SKIP_GRAM|UNIDIRECTIONAL_.*|BIDIRECTIONAL_.*|RNN|LSTM|SVDF|"
-    r"NON_MAX_SUPPRESSION_.*|DETECTION_.*"
-)
-TFLITE_BYTES = {
-    **dict.fromkeys(("FLOAT64", "INT64", "UINT64", "COMPLEX64"), 8),
-    **dict.fromkeys(("FLOAT32", "INT32", "UINT32"), 4),
-    **dict.fromkeys(("FLOAT16", "INT16", "UINT16"), 2),
-    **dict.fromkeys(("INT8", "UINT8", "BOOL"), 1),
-}
-MOST_PARTS = 1_000_000
 
 
 def check_saved_model(path) -> None:
@@ -176,106 +162,3 @@ def _check_variables(folder, graph):
             size = math.prod(dim.size for dim in node.variable.shape.dim)
             if not 0 <= size <= stored:
                 raise ValueError(f"{EXPECTED} in {folder}; got a variable of {size:,} numbers in {stored:,} bytes.")
-
-
-def check_tflite(content: bytes) -> None:
-    """Refuses a TFLite file whose parts do not fit each other, or with operations that need more than tensors.
-
-    Args:
-      content: of the file.
-
-    Raises:
-      ValueError: that says what is wrong.
-    """
-    # Private: the rest of the package must not need it.
-    from tensorflow.lite.python import schema_py_generated as schema
-
-    try:
-        if len(content) > MOST_BYTES or content[4:8] != b"TFL3":
-            raise ValueError("no file of TFLite")
-        _check_graphs(schema.Model.GetRootAsModel(content, 0), len(content), schema)
-    except Exception as error:  # of any kind: numbers in the file are places to look at
-        reason = str(error) or type(error).__name__
-        raise ValueError(f"Expected a TFLite file of a flow; got one that is damaged: {reason}.") from error
-
-
-def _check_graphs(model, n_bytes, schema):
-    counts = [model.OperatorCodesLength(), model.SubgraphsLength(), model.BuffersLength()]
-    _expect(max(counts) <= n_bytes, "more parts than bytes")
-    operators = {number: name for name, number in vars(schema.BuiltinOperator).items() if isinstance(number, int)}
-    types = {number: name for name, number in vars(schema.TensorType).items() if isinstance(number, int)}
-    codes = []
-    for i in range(counts[0]):
-        code = model.OperatorCodes(i)
-        codes.append(operators[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())])
-        _expect(not TFLITE_REFUSED.fullmatch(codes[-1]), f"the operation {codes[-1]}")
-    buffers = []
-    for i in range(counts[2]):
-        buffer = model.Buffers(i)
-        _expect(buffer.Offset() + buffer.Size() <= n_bytes, "a buffer beyond its end")
-        buffers.append(max(buffer.DataLength(), buffer.Size()))
-        _expect(buffers[-1] <= n_bytes, "a buffer beyond its end")
-    n_parts = 0
-    for i in range(counts[1]):
-        graph = model.Subgraphs(i)
-        n_tensors = graph.TensorsLength()
-        n_parts += n_tensors + graph.OperatorsLength()
-        _expect(n_parts <= min(n_bytes, MOST_PARTS), "more parts than bytes")
-        for j in range(n_tensors):
-            _check_tensor(graph.Tensors(j), buffers, types, n_bytes)
-        _check_indices(graph.InputsAsNumpy(), 0, n_tensors)
-        _check_indices(graph.OutputsAsNumpy(), 0, n_tensors)
-        for j in range(graph.OperatorsLength()):
-            operator = graph.Operators(j)
-            _expect(operator.OpcodeIndex() < len(codes), "an operation of no code")
-            _check_indices(operator.InputsAsNumpy(), -1, n_tensors)
-            _check_indices(operator.OutputsAsNumpy(), 0, n_tensors)
-            _check_indices(operator.IntermediatesAsNumpy(), 0, n_tensors)
-            if codes[operator.OpcodeIndex()] in ("WHILE", "IF"):
-                _check_branches(operator, schema, counts[1], i)
-    for i in range(model.SignatureDefsLength()):
-        signature = model.SignatureDefs(i)
-        _expect(signature.SubgraphIndex() < counts[1], "a signature of no graph")
-        n_tensors = model.Subgraphs(signature.SubgraphIndex()).TensorsLength()
-        for j in range(signature.InputsLength()):
-            _expect(signature.Inputs(j).TensorIndex() < n_tensors, "an input that is no tensor")
-        for j in range(signature.OutputsLength()):
-            _expect(signature.Outputs(j).TensorIndex() < n_tensors, "an output that is no tensor")
-
-
-def _check_tensor(tensor, buffers, types, n_bytes):
-    kind = types[tensor.Type()]
-    _expect(kind in TFLITE_BYTES, f"a tensor of {kind}")
-    _expect(tensor.Sparsity() is None, "a sparse tensor")
-    shape = [tensor.Shape(k) for k in range(tensor.ShapeLength())]
-    _expect(all(n >= 0 for n in shape) and len(shape) <= 8, f"a tensor of shape {shape[:10]}")
-    size = math.prod(shape) * TFLITE_BYTES[kind]
-    _expect(size <= MOST_BYTES, f"a tensor of {size:,} bytes")
-    _expect(tensor.Buffer() < len(buffers), "a tensor of no buffer")
-    stored = buffers[tensor.Buffer()]
-    _expect(stored in (0, size), f"a tensor of {size:,} bytes in {stored:,}")
-
-
-def _check_branches(operator, schema, n_graphs, here):
-    options = operator.BuiltinOptions()
-    _expect(options is not None, "a loop without a body")
-    is_while = operator.BuiltinOptionsType() == schema.BuiltinOptions.WhileOptions
-    made = (schema.WhileOptions if is_while else schema.IfOptions)()
-    made.Init(options.Bytes, options.Pos)
-    if is_while:
-        found = [made.CondSubgraphIndex(), made.BodySubgraphIndex()]
-    else:
-        found = [made.ThenSubgraphIndex(), made.ElseSubgraphIndex()]
-    # Forwards only: so that no graph is in itself.
-    _expect(all(here < index < n_graphs for index in found), "a loop whose body is no other graph")
-
-
-def _check_indices(indices, low, n_tensors):
-    if isinstance(indices, int):  # there are none
-        return
-    _expect(all(low <= index < n_tensors for index in indices.tolist()), "a number of no tensor")
-
-
-def _expect(is_right, found):
-    if not is_right:
-        raise ValueError(found)

@@ -13,7 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfflows.export import c_session
-from tfflows.export.checking import check_saved_model, check_tflite
+from tfflows.export.checking import check_saved_model
+from tfflows.export.checking_tflite import check_tflite
 
 Call = tuple[str, dict[str, np.ndarray]]  # a signature's name, and its inputs by name
 
