@@ -263,9 +263,9 @@ Writers write two flows in turn over the same path; what is there when they are 
 log-densities must be exactly those of one of the two. A full disk is a limit to the length of files (RLIMIT_FSIZE) at
 a random length below that of what is written: the old file must stay, byte by byte, and the error name its path (of
 TFLite files, which are converted in the system's temporary folder first, it may name that). Runs are small, and not
-compiled by XLA. The trials of preconditioned_smc found that a run killed while it settled ended with other last digits:
-graphs of a fixed number of rows round otherwise than graphs of any; since then it has the latter alone, and the tests
-compare such a run bit by bit. SINF and fit write their checkpoints every 0.2 s here instead of every 5 and 10.
+compiled by XLA. Of preconditioned_smc two of three runs had ended with other last digits at first: graphs of a fixed
+number of rows round otherwise than graphs of any; now it has the latter alone, and this table's trials are of that.
+SINF and fit write their checkpoints every 0.2 s here instead of every 5 and 10.
 """
 
 
