@@ -173,6 +173,9 @@ def test_moments_are_stable_and_merge():
     np.testing.assert_allclose(merged.mean - 1e9, np.average(x - 1e9, axis=0, weights=weight), atol=1e-6)
     np.testing.assert_allclose(merged.covariance, np.cov((x - 1e9).T, aweights=weight, ddof=0), rtol=1e-6)
     np.testing.assert_allclose(Moments.of(x, weight).variance, merged.variance, rtol=1e-6)
+    constant = Moments.of(np.full((1000, 2), 0.1), weight, products=True)
+    assert np.all(constant.mean == 0.1)
+    assert np.all(constant.covariance == 0.0)
 
 
 def test_describe_says_what_columns_hold():

@@ -20,14 +20,15 @@ class Moments:
     """Mean and squared deviations of rows, added batch by batch in float64.
 
     Batches are merged by the formula of Chan, Golub & LeVeque (1983, The American Statistician 37), which subtracts no
-    two large sums: data far from zero keep their digits, however many rows there are.
+    two large sums: data far from zero keep their digits, however many rows there are. All is seen from the first row,
+    so that the variance of a constant column is exactly zero.
 
     Args:
       products: whether it also keeps the products of different columns of rows `[D]`.
     """
 
     def __init__(self, *, products: bool = False):
-        self.weight, self.mean = 0.0, 0.0
+        self.weight, self._first, self._mean = 0.0, None, 0.0
         self._products, self._squares = products, 0.0
 
     @classmethod
@@ -52,15 +53,22 @@ class Moments:
                 self._merge(some, each)
 
     def _merge(self, x, weight):
-        new = weight.sum()
+        if self._first is None:
+            self._first = x[0].copy()
+        x, new = x - self._first, weight.sum()
         mean = np.tensordot(weight, x, 1) / new
         away = x - mean
         squares = (away * weight[:, np.newaxis]).T @ away if self._products else np.tensordot(weight, away**2, 1)
-        step, total = mean - self.mean, self.weight + new
+        step, total = mean - self._mean, self.weight + new
         squared_step = np.multiply.outer(step, step) if self._products else step**2
         self._squares = self._squares + squares + squared_step * (self.weight * new / total)
-        self.mean = self.mean + step * (new / total)
+        self._mean = self._mean + step * (new / total)
         self.weight = total
+
+    @property
+    def mean(self) -> np.ndarray:
+        """The mean of each scalar."""
+        return self._first + self._mean
 
     @property
     def variance(self) -> np.ndarray:
