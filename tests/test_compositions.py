@@ -11,7 +11,7 @@ HOW = {"deadline": None, "database": None, "suppress_health_check": list(HealthC
 _count = itertools.count(1)
 
 
-@settings(max_examples=N_EXAMPLES or 40, **HOW)
+@settings(max_examples=N_EXAMPLES or 25, **HOW)
 @given(compositions.recipes())
 def test_any_composition(recipe):
     compositions.check(recipe)
@@ -19,7 +19,7 @@ def test_any_composition(recipe):
         compositions.forget()
 
 
-@settings(max_examples=N_EXAMPLES // 5 or 8, **HOW)
+@settings(max_examples=N_EXAMPLES // 5 or 5, **HOW)
 @given(compositions.tables())
 def test_any_table(recipe):
     compositions.check_table(recipe)
