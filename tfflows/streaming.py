@@ -129,13 +129,19 @@ def describe(dataset: tf.data.Dataset, levels: Sequence[float] = LEVELS) -> Desc
       levels: of the quantiles, in [0, 1].
 
     Raises:
-      ValueError: for other levels, a dataset without rows, or a column without a finite value.
+      ValueError: for other levels, what is no dataset of batches, one without rows, or a column without a finite value.
     """
     from datasketches import kll_doubles_sketch
 
     levels = tuple(map(float, levels))
     if not levels or not all(0.0 <= level <= 1.0 for level in levels):
         raise ValueError(f"Expected levels of quantiles in [0, 1]; got {levels}.")
+    if not isinstance(dataset, tf.data.Dataset):
+        raise ValueError(f"Expected a tf.data.Dataset of batches; got a {type(dataset).__name__}.")
+    spec = dataset.element_spec
+    x = spec[0] if isinstance(spec, tuple) else spec
+    if not isinstance(x, tf.TensorSpec) or x.shape.rank == 0:
+        raise ValueError(f"Expected a batched dataset, as from .batch(256); got elements {spec}.")
     n_rows, moments, sketches = 0, [], []
     for x in _blocks(dataset):
         if not sketches:

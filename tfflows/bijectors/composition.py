@@ -75,19 +75,6 @@ def some_rows(n: int | None, x: np.ndarray, *others: np.ndarray | None) -> tuple
     return tuple(None if v is None else v[some] for v in (x, *others))
 
 
-def leading_parts(bijector: Bijector | None) -> tuple[list[tuple], Bijector | None]:
-    """The parts, each with its rank, that data go through before the first part that `adapt` sets, and that one."""
-    if not isinstance(bijector, Chain):
-        return [], bijector if adapts(bijector) else None
-    before = []
-    for part, rank in zip(bijector.bijectors, bijector._ranks, strict=True):
-        if adapts(part):
-            inside, first = leading_parts(part)
-            return before + inside, first
-        before.append((part, rank))
-    return before, None
-
-
 def latent_map(parts, ranks) -> Callable:
     """A compiled function of rows, and perhaps their context: what parts of a chain make of them, without log-dets."""
 
