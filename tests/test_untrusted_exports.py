@@ -149,6 +149,8 @@ MISFITS = {
     "0 inputs of 'more', which takes 2": lambda g: more(g, T={"type": 1}, num_split={"i": 2}),
     "a Split 'more' without T": lambda g: more(g, num_split={"i": 2}),
     "-1 values": lambda g: more(g, T={"type": 1}, num_split={"i": -1}),
+    "1000001 values": lambda g: more(g, T={"type": 1}, num_split={"i": 10**6 + 1}),
+    "999999 values": lambda g: [more(g, T={"type": 1}, num_split={"i": 999_999}) for _ in range(2)],
     "which takes 9": lambda g: setattr(g.graph_def.library.function[0].signature.output_arg[0], "type", 9),
 }
 

@@ -139,8 +139,8 @@ def describe(dataset: tf.data.Dataset, levels: Sequence[float] = LEVELS) -> Desc
     if not isinstance(dataset, tf.data.Dataset):
         raise ValueError(f"Expected a tf.data.Dataset of batches; got a {type(dataset).__name__}.")
     spec = dataset.element_spec
-    x = spec[0] if isinstance(spec, tuple) else spec
-    if not isinstance(x, tf.TensorSpec) or x.shape.rank == 0:
+    rows = spec[0] if isinstance(spec, tuple) else spec
+    if not isinstance(rows, tf.TensorSpec) or rows.shape.rank == 0:
         raise ValueError(f"Expected a batched dataset, as from .batch(256); got elements {spec}.")
     n_rows, moments, sketches = 0, [], []
     for x in _blocks(dataset):

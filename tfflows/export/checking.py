@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-MOST_BYTES = (1 << 31) - 1  # that a protocol buffer can have
+MOST_BYTES = (1 << 31) - 1  # that a protocol buffer, or a flatbuffer, can have
 
 # Operations of TensorFlow that calculate, and nothing else: none that reads or writes files, calls Python, loads
 # libraries, opens connections, prints, or ends the process.

@@ -5,20 +5,22 @@ from __future__ import annotations
 import math
 import re
 
-MOST_BYTES = (1 << 31) - 1  # that a flatbuffer can have
+from tfflows.export.checking import MOST_BYTES
+
 # Of TFLite's, those that need no other resource than tensors.
-TFLITE_REFUSED = re.compile(
+REFUSED = re.compile(
     r"CUSTOM|DELEGATE|CALL|CALL_ONCE|HASHTABLE.*|VAR_HANDLE|READ_VARIABLE|ASSIGN_VARIABLE|STABLEHLO_.*|PLACEHOLDER_.*|"
     r"CONCAT_EMBEDDINGS|EMBEDDING_LOOKUP.*|LSH_PROJECTION|SKIP_GRAM|UNIDIRECTIONAL_.*|BIDIRECTIONAL_.*|RNN|LSTM|SVDF|"
     r"NON_MAX_SUPPRESSION_.*|DETECTION_.*"
 )
-TFLITE_BYTES = {
+BYTES = {
     **dict.fromkeys(("FLOAT64", "INT64", "UINT64", "COMPLEX64"), 8),
     **dict.fromkeys(("FLOAT32", "INT32", "UINT32"), 4),
     **dict.fromkeys(("FLOAT16", "INT16", "UINT16"), 2),
     **dict.fromkeys(("INT8", "UINT8", "BOOL"), 1),
 }
 MOST_PARTS = 1_000_000
+
 # How many inputs operations have; TFLite looks at some only when it is too late.
 INPUTS = {
     (1, 1): "ABS BITCAST CAST CEIL COS DEPTH_TO_SPACE DEQUANTIZE ELU EXP FLOOR GELU HARD_SWISH LEAKY_RELU LOG LOGISTIC "
@@ -37,12 +39,12 @@ N_INPUTS = {name: counts for counts, names in INPUTS.items() for name in names.s
 N_OUTPUTS = {"SPLIT": (1, MOST_PARTS), "SPLIT_V": (1, MOST_PARTS), "UNPACK": (1, MOST_PARTS), "TOPK_V2": (2, 2)}
 # Settings that are not called like their operation.
 SETTINGS = {
-    **dict.fromkeys(("MEAN", "SUM", "REDUCE_ALL", "REDUCE_ANY", "REDUCE_MAX", "REDUCE_MIN"), "ReducerOptions"),
+    **dict.fromkeys(("MEAN", "SUM", "REDUCE_PROD", "REDUCE_MAX", "REDUCE_MIN"), "ReducerOptions"),
+    **dict.fromkeys(("REDUCE_ALL", "REDUCE_ANY"), "ReducerOptions"),
     **dict.fromkeys(("MAXIMUM", "MINIMUM"), "MaximumMinimumOptions"),
     **dict.fromkeys(("RANDOM_UNIFORM", "RANDOM_STANDARD_NORMAL", "MULTINOMIAL"), "RandomOptions"),
     **dict.fromkeys(("AVERAGE_POOL_2D", "MAX_POOL_2D", "L2_POOL_2D"), "Pool2DOptions"),
     **dict.fromkeys(("CONV_3D", "CONV_3D_TRANSPOSE"), "Conv3DOptions"),
-    "REDUCE_PROD": "ReducerOptions",
     "BATCH_MATMUL": "BatchMatMulOptions",
     "BATCH_TO_SPACE_ND": "BatchToSpaceNDOptions",
     "CONV_2D": "Conv2DOptions",
@@ -85,7 +87,7 @@ def _check_graphs(model, n_bytes, schema):
     for i in range(counts[0]):
         code = model.OperatorCodes(i)
         codes.append(operators[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())])
-        _expect(not TFLITE_REFUSED.fullmatch(codes[-1]), f"the operation {codes[-1]}")
+        _expect(not REFUSED.fullmatch(codes[-1]), f"the operation {codes[-1]}")
     buffers = []
     for i in range(counts[2]):
         buffer = model.Buffers(i)
@@ -123,11 +125,11 @@ def _check_graphs(model, n_bytes, schema):
 
 def _check_tensor(tensor, buffers, types, n_bytes):
     kind = types[tensor.Type()]
-    _expect(kind in TFLITE_BYTES, f"a tensor of {kind}")
+    _expect(kind in BYTES, f"a tensor of {kind}")
     _expect(tensor.Sparsity() is None, "a sparse tensor")
     shape = [tensor.Shape(k) for k in range(tensor.ShapeLength())]
     _expect(all(n >= 0 for n in shape) and len(shape) <= 8, f"a tensor of shape {shape[:10]}")
-    size = math.prod(shape) * TFLITE_BYTES[kind]
+    size = math.prod(shape) * BYTES[kind]
     _expect(size <= MOST_BYTES, f"a tensor of {size:,} bytes")
     _expect(tensor.Buffer() < len(buffers), "a tensor of no buffer")
     stored = buffers[tensor.Buffer()]

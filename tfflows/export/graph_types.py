@@ -9,7 +9,7 @@ from __future__ import annotations
 # Private: the rest of the package must not need it.
 from tensorflow.python.framework import op_def_registry
 
-MOST_OUTPUTS = 1_000_000  # of a node
+MOST_VALUES = 1_000_000  # that the nodes of a graph, or of a function, put out together
 
 
 def check_types(graph) -> None:
@@ -29,8 +29,10 @@ def check_types(graph) -> None:
 
 def _check_nodes(nodes, known, *, in_function):
     """The types of what each node puts out, by its name, or in a function by node and output."""
+    n_left = MOST_VALUES
     for node in nodes:
-        each = [(argument.name, list(_types(argument, node))) for argument in _definition(node).output_arg]
+        each = [(argument.name, _types(argument, node, n_left)) for argument in _definition(node).output_arg]
+        n_left -= sum(len(types) for _, types in each)
         if node.op == "Const":
             value = node.attr["value"].tensor.dtype
             if [value] != each[0][1]:
@@ -41,7 +43,7 @@ def _check_nodes(nodes, known, *, in_function):
             known[node.name] = [one for _, types in each for one in types]
     for node in nodes:
         given = [name for name in node.input if not name.startswith("^")]
-        wanted = [one for argument in _definition(node).input_arg for one in _types(argument, node)]
+        wanted = [one for argument in _definition(node).input_arg for one in _types(argument, node, len(given))]
         if len(given) != len(wanted):
             raise ValueError(f"{len(given)} inputs of {node.name[:80]!r}, which takes {len(wanted)}")
         for name, one in zip(given, wanted, strict=True):
@@ -67,13 +69,13 @@ def _definition(node):
     return found
 
 
-def _types(argument, node) -> list[int]:
-    """The types of an input or output of a node, of which it may have several."""
+def _types(argument, node, most) -> list[int]:
+    """The types of an input or output of a node, which may be several values, `most` of them."""
     if argument.type_list_attr:
         return list(_attribute(node, argument.type_list_attr).list.type)
     one = _attribute(node, argument.type_attr).type if argument.type_attr else argument.type
     count = _attribute(node, argument.number_attr).i if argument.number_attr else 1
-    if not 0 <= count <= MOST_OUTPUTS:
+    if not 0 <= count <= max(most, 1):  # a single one too many is told by who counts
         raise ValueError(f"{count} values of {argument.name} in {node.name[:80]!r}")
     return [one] * count
 
