@@ -88,6 +88,13 @@ class Bijector(tfb.Bijector):
         """How many rows of data, drawn at random, are enough for `adapt`; None if it makes use of all there are."""
         return None
 
+    def leading_parts(self) -> tuple[list[tuple], Bijector | None]:
+        """What data go through before the first part that `adapt` sets, each part with its rank, and that one.
+
+        Of a bijector without parts it is itself.
+        """
+        return [], self
+
     def dequantize(self, x: tf.Tensor, context: tf.Tensor | None):
         """For data `x` that are integers, given the `context`: a point at random of what each stands for, and its gain.
 

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfflows.bijectors.base import Bijector
-from tfflows.bijectors.composition import enough_rows, merge
+from tfflows.bijectors.parts import enough_rows, merge
 from tfflows.numerics import inverse_permutation, permute
 from tfflows.serialization import register
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfflows.bijectors.base import Bijector, any_order, describe
+from tfflows.bijectors.parts import (
+    adapts,
+    enough_rows,
+    inverse_values,
+    is_elementwise,
+    merge,
+    one_pass,
+    scalar_log_dets,
+    some_rows,
+)
 from tfflows.serialization import register
-from tfflows.watch import watched
 
 tfb = tfp.bijectors
-
-ADAPT_ROWS = 8192  # worked on at a time, at most
-ADAPT_NUMBERS = 2**20  # in them, at most: a convolutional net makes some fifty of each
 
 
 def _recomputed(step, value, context):
@@ -24,79 +30,6 @@ def _recomputed(step, value, context):
     if context is None:
         return tf.recompute_grad(functools.partial(step, context=None))(value)
     return tf.recompute_grad(step)(value, context)
-
-
-def _one_pass(part, method, value, context, event_ndims):
-    """Runs a part of a chain, ours or stock TFP's; event_ndims is the rank of `value`'s events."""
-    if isinstance(part, Bijector):
-        return getattr(part, f"{method}_and_log_det")(value, context, event_ndims)
-    # A new tensor misses the stock bijector's cache, which may be stale.
-    value = tf.identity(value)
-    log_det = getattr(part, f"{method}_log_det_jacobian")(value, event_ndims=event_ndims)
-    # Stock bijectors with a constant Jacobian return a scalar.
-    shape = tf.shape(value)[: tf.rank(value) - event_ndims]
-    log_det = tf.broadcast_to(tf.cast(log_det, value.dtype), shape)
-    return watched(part, value, None, getattr(part, method)(value), log_det)
-
-
-def _log_dets(part, x, context):
-    """z and the log dz_i/dx_i of a part of a triangular chain, ours or stock TFP's."""
-    if isinstance(part, Bijector):
-        return part.inverse_and_log_dets(x, context)
-    x = tf.identity(x)
-    log_dets = part.inverse_log_det_jacobian(x, event_ndims=0)
-    return part.inverse(x), tf.broadcast_to(tf.cast(log_dets, x.dtype), tf.shape(x))
-
-
-def is_elementwise(part) -> bool:
-    """Whether a part of a chain, ours or stock TFP's, maps each scalar on its own."""
-    return part.is_elementwise if isinstance(part, Bijector) else part.inverse_min_event_ndims == 0
-
-
-def adapts(part) -> bool:
-    """Whether a part of a chain sets anything in `adapt`."""
-    inside = getattr(part, "blocks", None) or getattr(part, "bijectors", None)
-    if isinstance(part, Bijector) and inside is not None:
-        return any(map(adapts, inside))
-    return isinstance(part, Bijector) and type(part).adapt is not Bijector.adapt
-
-
-def enough_rows(parts) -> int | None:
-    """How many rows are enough for all parts' `adapt`; None if one makes use of all there are."""
-    each = [part.enough_rows for part in parts if adapts(part)]
-    return None if None in each else max(each, default=0)
-
-
-def some_rows(n: int | None, x: np.ndarray, *others: np.ndarray | None) -> tuple[np.ndarray | None, ...]:
-    """`n` rows drawn at random of each array, the same of all, if there are more; None stays None."""
-    if n is None or n >= len(x):
-        return x, *others
-    some = np.random.default_rng(0).choice(len(x), n, replace=False)
-    return tuple(None if v is None else v[some] for v in (x, *others))
-
-
-def latent_map(parts, ranks) -> Callable:
-    """A compiled function of rows, and perhaps their context: what parts of a chain make of them, without log-dets."""
-
-    @tf.function(reduce_retracing=True, autograph=False)  # a graph leaves out what only the log-det needs
-    def values(*rows):
-        value, context = rows if len(rows) > 1 else (rows[0], None)
-        for part, rank in zip(parts, ranks, strict=True):
-            value = _one_pass(part, "inverse", value, context, rank)[0]
-        return value
-
-    return values
-
-
-def inverse_values(parts, ranks, x: np.ndarray, context: np.ndarray | None) -> np.ndarray:
-    """Rows as parts of a chain pass them on towards the latent, without log-dets, in bounded memory."""
-    if not parts:
-        return x
-    values = latent_map(parts, ranks)
-    arrays = [v for v in (x, context) if v is not None]
-    n_rows = int(np.clip(ADAPT_NUMBERS // max(x[0].size, 1), 1, ADAPT_ROWS))
-    starts = range(0, len(x), n_rows)
-    return np.concatenate([values(*(tf.constant(v[i : i + n_rows]) for v in arrays)) for i in starts])
 
 
 def _check_part(part) -> None:
@@ -114,14 +47,6 @@ def _check_part(part) -> None:
             f"Expected tfflows' own Chain and Invert around tfflows bijectors, because TFP's pass no context "
             f"on; got {type(part).__name__}."
         )
-
-
-def merge(what: str, values: Sequence):
-    """The one value that parts agree on, or None if they have none."""
-    known = {v for v in values if v is not None}
-    if len(known) > 1:
-        raise ValueError(f"Expected parts of one {what}; got {sorted(known)}.")
-    return known.pop() if known else None
 
 
 @register
@@ -202,7 +127,7 @@ class Chain(Bijector):
     def _inverse_and_log_dets(self, x, context):
         total = 0.0
         for part in self._parts:
-            x, log_dets = _log_dets(part, x, context)
+            x, log_dets = scalar_log_dets(part, x, context)
             total = total + log_dets
         return x, total
 
@@ -237,7 +162,7 @@ class Chain(Bijector):
     def _pass(self, parts, ranks, method, value, context):
         total = 0.0
         for part, rank in zip(parts, ranks, strict=False):
-            step = functools.partial(_one_pass, part, method, event_ndims=rank)
+            step = functools.partial(one_pass, part, method, event_ndims=rank)
             if self._recompute:
                 value, log_det = _recomputed(step, value, context)
             else:
@@ -255,6 +180,15 @@ class Chain(Bijector):
                 passed = []
                 part.adapt(x, context, sample_weight=sample_weight, verbose=verbose)
             passed.append((part, self._ranks[i]))
+
+    def leading_parts(self):
+        before = []
+        for part, rank in zip(self._parts, self._ranks, strict=True):
+            if adapts(part):
+                inside, first = part.leading_parts()
+                return before + inside, first
+            before.append((part, rank))
+        return before, None
 
     @property
     def enough_rows(self):
@@ -332,10 +266,10 @@ class Invert(Bijector):
         )
 
     def _forward_and_log_det(self, z, context):
-        return _one_pass(self._inverted, "inverse", z, context, self.forward_min_event_ndims)
+        return one_pass(self._inverted, "inverse", z, context, self.forward_min_event_ndims)
 
     def _inverse_and_log_det(self, x, context):
-        return _one_pass(self._inverted, "forward", x, context, self.inverse_min_event_ndims)
+        return one_pass(self._inverted, "forward", x, context, self.inverse_min_event_ndims)
 
     @property
     def circle_bound(self):
@@ -346,7 +280,7 @@ class Invert(Bijector):
         return not isinstance(self._inverted, Bijector) and is_elementwise(self._inverted)
 
     def _inverse_and_log_dets(self, x, context):
-        return _log_dets(tfb.Invert(self._inverted), x, context)
+        return scalar_log_dets(tfb.Invert(self._inverted), x, context)
 
     @property
     def latent_shape(self):

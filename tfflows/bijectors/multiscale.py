@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfflows.bijectors.base import Bijector
-from tfflows.bijectors.composition import enough_rows, inverse_values, merge, some_rows
+from tfflows.bijectors.parts import enough_rows, inverse_values, merge, some_rows
 from tfflows.serialization import register
 
 

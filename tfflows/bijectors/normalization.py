@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfflows.bijectors.base import Bijector, any_order
-from tfflows.bijectors.composition import Chain, adapts, latent_map
+from tfflows.bijectors.parts import latent_map
 from tfflows.nets import AffineMap, Statistics
 from tfflows.numerics import check_counts, sum_event, times
 from tfflows.products import matmul
@@ -38,7 +38,7 @@ class MomentsOfAll:
     """
 
     def __init__(self, bijector: Bijector | None = None):
-        before, first = _leading_parts(bijector)
+        before, first = ([], None) if bijector is None else bijector.leading_parts()
         takes = isinstance(first, _FromMoments) and first.enough_rows is None
         self._part = first if takes and not any(part.variables for part, _ in before) else None
         self._moments = Moments(products=takes and first._products)
@@ -56,19 +56,6 @@ class MomentsOfAll:
     def __exit__(self, *_):
         if self._part is not None:
             self._part._given = None
-
-
-def _leading_parts(bijector: Bijector | None) -> tuple[list[tuple], Bijector | None]:
-    """The parts, each with its rank, that data go through before the first part that `adapt` sets, and that one."""
-    if not isinstance(bijector, Chain):
-        return [], bijector if adapts(bijector) else None
-    before = []
-    for part, rank in zip(bijector.bijectors, bijector._ranks, strict=True):
-        if adapts(part):
-            inside, first = _leading_parts(part)
-            return before + inside, first
-        before.append((part, rank))
-    return before, None
 
 
 class _Normalization(_FromMoments):
