@@ -205,18 +205,50 @@ def test_damaged_tflite_files(tmp_path):
 
 def test_operations_of_tflite_get_what_they_take(tmp_path):
     """The wrong number of inputs, and the settings of another operation, have ended the process."""
-    from tensorflow.lite.python import schema_py_generated as schema
-
     path = tmp_path / "changed.tflite"
     for name, match in (("STRIDED_SLICE", "2 inputs of STRIDED_SLICE"), ("POW", "the settings SubOptions of POW")):
-        model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel((ROOT / "two_moons.tflite").read_bytes(), 0))
-        code = next(c for c in model.operatorCodes if c.builtinCode == schema.BuiltinOperator.SUB)
-        code.builtinCode = code.deprecatedBuiltinCode = getattr(schema.BuiltinOperator, name)
-        builder = flatbuffers.Builder(1024)
-        builder.Finish(model.Pack(builder), b"TFL3")
-        path.write_bytes(builder.Output())
+        model = _unpacked(ROOT / "two_moons.tflite")
+        code = next(c for c in model.operatorCodes if c.builtinCode == _schema().BuiltinOperator.SUB)
+        code.builtinCode = code.deprecatedBuiltinCode = getattr(_schema().BuiltinOperator, name)
+        _pack(model, path)
         with pytest.raises(ValueError, match=match):
             export.runner(path)
+
+
+def test_counts_in_settings_of_tflite_are_those_of_the_tensors(tmp_path):
+    """A split into more parts than it has outputs has ended the process."""
+    path, found = tmp_path / "changed.tflite", set()
+    model = _unpacked(ROOT.parent / "digits" / "digits.tflite")
+    names = {n: name for name, n in vars(_schema().BuiltinOperator).items()}
+    for operator in [operator for graph in model.subgraphs for operator in graph.operators]:
+        name = names[model.operatorCodes[operator.opcodeIndex].builtinCode]
+        counted = {"SPLIT": "numSplits", "SPLIT_V": "numSplits", "UNPACK": "num", "PACK": "valuesCount"}.get(name)
+        if counted is None or name in found:
+            continue
+        found.add(name)
+        right = getattr(operator.builtinOptions, counted)
+        setattr(operator.builtinOptions, counted, 131_074)
+        _pack(model, path)
+        setattr(operator.builtinOptions, counted, right)
+        with pytest.raises(ValueError, match=f"{name} of 131074 tensors with"):
+            export.runner(path)
+    assert len(found) >= 2, found
+
+
+def _schema():
+    from tensorflow.lite.python import schema_py_generated
+
+    return schema_py_generated
+
+
+def _unpacked(path):
+    return _schema().ModelT.InitFromObj(_schema().Model.GetRootAsModel(path.read_bytes(), 0))
+
+
+def _pack(model, path):
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    path.write_bytes(builder.Output())
 
 
 def test_exports_that_ship_are_let_in():

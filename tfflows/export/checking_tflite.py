@@ -54,6 +54,9 @@ SETTINGS = {
     "SPACE_TO_BATCH_ND": "SpaceToBatchNDOptions",
     "TOPK_V2": "TopKV2Options",
 }
+# Settings that count inputs or outputs, which TFLite then reads to that number.
+COUNTED_OUTPUTS = {"SPLIT": "NumSplits", "SPLIT_V": "NumSplits", "UNPACK": "Num"}
+COUNTED_INPUTS = {"PACK": "ValuesCount"}
 
 
 def check_tflite(content: bytes) -> None:
@@ -110,7 +113,7 @@ def _check_graphs(model, n_bytes, schema):
             _check_indices(operator.InputsAsNumpy(), -1, n_tensors)
             _check_indices(operator.OutputsAsNumpy(), 0, n_tensors)
             _check_indices(operator.IntermediatesAsNumpy(), 0, n_tensors)
-            _check_operator(operator, codes[operator.OpcodeIndex()], settings)
+            _check_operator(operator, codes[operator.OpcodeIndex()], settings, schema)
             if codes[operator.OpcodeIndex()] in ("WHILE", "IF"):
                 _check_branches(operator, schema, counts[1], i)
     for i in range(model.SignatureDefsLength()):
@@ -136,7 +139,7 @@ def _check_tensor(tensor, buffers, types, n_bytes):
     _expect(stored in (0, size), f"a tensor of {size:,} bytes in {stored:,}")
 
 
-def _check_operator(operator, name, settings):
+def _check_operator(operator, name, settings, schema):
     """What an operation is given, in number and settings, is what it takes."""
     if name in N_INPUTS:
         low, high = N_INPUTS[name]
@@ -146,14 +149,23 @@ def _check_operator(operator, name, settings):
     own = SETTINGS.get(name, "".join(word.capitalize() for word in name.split("_")) + "Options")
     found = settings[operator.BuiltinOptionsType()]
     _expect(found in ("NONE", own), f"the settings {found} of {name}")
+    for counted, length in ((COUNTED_OUTPUTS, operator.OutputsLength()), (COUNTED_INPUTS, operator.InputsLength())):
+        if name in counted:
+            n = getattr(_settings(operator, own, schema), counted[name])()
+            _expect(n == length, f"{name} of {n} tensors with {length}")
+
+
+def _settings(operator, kind, schema):
+    options = operator.BuiltinOptions()
+    _expect(options is not None, f"no {kind}")
+    made = getattr(schema, kind)()
+    made.Init(options.Bytes, options.Pos)
+    return made
 
 
 def _check_branches(operator, schema, n_graphs, here):
-    options = operator.BuiltinOptions()
-    _expect(options is not None, "a loop without a body")
     is_while = operator.BuiltinOptionsType() == schema.BuiltinOptions.WhileOptions
-    made = (schema.WhileOptions if is_while else schema.IfOptions)()
-    made.Init(options.Bytes, options.Pos)
+    made = _settings(operator, "WhileOptions" if is_while else "IfOptions", schema)
     if is_while:
         found = [made.CondSubgraphIndex(), made.BodySubgraphIndex()]
     else:

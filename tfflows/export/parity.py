@@ -131,8 +131,10 @@ def runner(path) -> Callable:
       path: a SavedModel's folder, or a `.tflite` file; the latter is run by `ai_edge_litert` if it is installed, else
         by TensorFlow's own interpreter.
 
+    A file is looked through first; one from a stranger that passes may still end this process: `isolated_runner`.
+
     Raises:
-      ValueError: if there is none.
+      ValueError: if there is none, or it is refused.
     """
     if Path(path).is_dir():
         loaded = _saved_model(path)
@@ -185,8 +187,10 @@ def _interpreter(path):
         litert = tf.lite
     if not Path(path).is_file():
         raise ValueError(f"Expected a SavedModel's folder or a TFLite file; got {path}, which is neither.")
-    check_tflite(Path(path).read_bytes())
+    content = Path(path).read_bytes()
+    check_tflite(content)
     try:
-        return litert.Interpreter(model_path=str(path))
+        # The same bytes, whatever happens to the file.
+        return litert.Interpreter(model_content=content)
     except Exception as error:
         raise ValueError(f"Expected a TFLite file; got {path}, which is none: {str(error)[:500]}") from error

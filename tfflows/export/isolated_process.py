@@ -1,0 +1,143 @@
+"""Runs an export in this process, for another one that asks through pipes: a script, and how the two write arrays.
+
+    python isolated_process.py PATH MAX_BYTES
+
+It never imports tfflows, and for a TFLite file not TensorFlow either, where LiteRT is installed. A message is its
+length and its content. The first one from the other side is the TFLite file, or empty for a SavedModel; each further
+one is a call. `tfflows.export.isolated_runner` is the other side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import threading
+import time
+
+import numpy as np
+
+RAN, FAILED = b"\0", b"\1"
+LENGTH = 8  # bytes
+
+
+def pack(text: str, arrays: dict) -> bytes:
+    """A text and arrays by name, as bytes."""
+    arrays = {name: np.asarray(value) for name, value in arrays.items()}
+    about = [text, [[name, value.dtype.str, list(value.shape)] for name, value in arrays.items()]]
+    head = json.dumps(about).encode()
+    return b"".join([len(head).to_bytes(LENGTH, "little"), head, *(value.tobytes() for value in arrays.values())])
+
+
+def unpack(content: bytes) -> tuple[str, dict[str, np.ndarray]]:
+    """What `pack` was given. Nothing in the bytes is run, or believed before it is there.
+
+    Raises:
+      ValueError: if they are not of `pack`.
+    """
+    start = LENGTH + int.from_bytes(content[:LENGTH], "little")
+    text, about = json.loads(content[LENGTH:start])
+    arrays = {}
+    for name, dtype, shape in about:
+        dtype = np.dtype(dtype)
+        if dtype.kind not in "biuf" or not all(isinstance(n, int) and n >= 0 for n in shape):
+            raise ValueError(f"Expected arrays of numbers; got {dtype} of shape {shape}.")
+        size = dtype.itemsize
+        for n in shape:
+            size *= n
+        # `frombuffer` refuses what is too short; a copy may be written to.
+        arrays[name] = np.frombuffer(content[start : start + size], dtype).reshape(shape).copy()
+        start += size
+    return text, arrays
+
+
+def send(stream, content: bytes) -> None:
+    stream.write(len(content).to_bytes(LENGTH, "little"))
+    stream.write(content)
+    stream.flush()
+
+
+def receive(stream, most: int) -> bytes:
+    """The next message.
+
+    Raises:
+      EOFError: if the other process has ended.
+      ValueError: if it is longer than `most`.
+    """
+    length = stream.read(LENGTH)
+    n_bytes = int.from_bytes(length, "little")
+    if n_bytes > most:
+        raise ValueError(f"Expected at most {most:,} bytes of an answer; got {n_bytes:,}.")
+    content = stream.read(n_bytes)
+    if len(length) < LENGTH or len(content) < n_bytes:
+        raise EOFError
+    return content
+
+
+def main(path: str, max_bytes: int) -> None:
+    # The folder of this script has modules whose names others may look for.
+    del sys.path[0]
+    stdin = sys.stdin.buffer
+    # What C++ prints must not be read as an answer.
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        content = receive(stdin, sys.maxsize)
+        call = _tflite(content, max_bytes) if content else _saved_model(path, max_bytes)
+        send(answers, RAN)
+        while True:
+            name, inputs = unpack(receive(stdin, sys.maxsize))
+            try:
+                answer = RAN + pack("", call(name, inputs))
+            except Exception as error:
+                answer = FAILED + str(error)[:2000].encode()
+            send(answers, answer)
+    except (EOFError, BrokenPipeError):
+        pass
+    except Exception as error:
+        send(answers, FAILED + str(error)[:2000].encode())
+
+
+def _end_with_parent() -> None:
+    parent = os.getppid()
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
+
+
+def _limit(max_bytes: int) -> None:
+    """From here on; what was imported counts."""
+    with contextlib.suppress(ImportError):  # Windows
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (max_bytes, max_bytes))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _tflite(content: bytes, max_bytes: int):
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        from tensorflow.lite import Interpreter
+    _limit(max_bytes)
+    interpreter = Interpreter(model_content=content)
+    return lambda name, inputs: interpreter.get_signature_runner(name)(**inputs)
+
+
+def _saved_model(path: str, max_bytes: int):
+    import tensorflow as tf
+
+    _limit(max_bytes)
+    loaded = tf.saved_model.load(path)
+
+    def call(name, inputs):
+        outputs = loaded.signatures[name](**{key: tf.constant(value) for key, value in inputs.items()})
+        return {key: value.numpy() for key, value in outputs.items()}
+
+    return call
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
