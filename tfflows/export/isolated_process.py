@@ -112,8 +112,10 @@ def _limit(max_bytes: int) -> None:
     with contextlib.suppress(ImportError):  # Windows
         import resource
 
-        resource.setrlimit(resource.RLIMIT_DATA, (max_bytes, max_bytes))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        for limit, most in ((resource.RLIMIT_DATA, max_bytes), (resource.RLIMIT_CORE, 0)):
+            hard = resource.getrlimit(limit)[1]
+            most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+            resource.setrlimit(limit, (most, most))
 
 
 def _tflite(content: bytes, max_bytes: int):
