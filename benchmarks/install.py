@@ -18,7 +18,7 @@ import time
 import venv
 
 import tomllib
-from peers import RESULTS, ROOT, machine, write_results
+from peers import RESULTS, ROOT, fill_from_last, machine, write_results
 
 FIT = """
 import numpy as np
@@ -61,6 +61,7 @@ USES = {
     "sketch": "import tensorflow as tf\nfrom tfflows import streaming\n"
     "print(streaming.describe(tf.data.Dataset.range(9).batch(2)))",
     "notebooks": "import nbclient, ipykernel",
+    "fuzz": "import atheris",
 }
 
 
@@ -99,18 +100,21 @@ def main() -> None:
     named = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
     if named - {"test"} != set(USES) - {""}:
         raise SystemExit(f"Expected a use of each extra {sorted(named)}; got {sorted(USES)}.")
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         run("git", "clone", "-q", ROOT, folder / "tfflows", cwd=folder)
         run(sys.executable, "-m", "build", "--outdir", folder / "dist", folder / "tfflows", cwd=folder)
         (wheel,), (sdist,) = (folder / "dist").glob("*.whl"), (folder / "dist").glob("*.tar.gz")
-        extras = list(USES) if chosen is None else chosen.split(",")
-        for i, (extra, package) in enumerate([*((extra, wheel) for extra in extras), ("", sdist)]):
+        every = [*((extra, wheel) for extra in USES), ("", sdist)]
+        rows = [{"extra": extra or "none", "package": package.name} for extra, package in every]
+        fill_from_last(RESULTS / "install", rows, ("extra", "package"))
+        for i, (extra, package) in enumerate(every):
+            if chosen is not None and extra not in chosen.split(","):
+                continue
             place = folder / str(i)
             place.mkdir()
-            rows.append(row(extra, package, place))
-            print(rows[-1], flush=True)
+            rows[i] = row(extra, package, place)
+            print(rows[i], flush=True)
             run("rm", "-rf", place, cwd=folder)
     columns = {
         "extra": "extra",
@@ -122,7 +126,7 @@ def main() -> None:
     }
     notes = """
 Each row is a new virtual environment with that extra and no other; `python benchmarks/install.py`. Of `tuner`,
-`serving`, `examples`, `molecules`, `web`, `docs` and `notebooks` it is only seen that they can be imported. `beam` is
+`serving`, `examples`, `molecules`, `web`, `docs`, `notebooks` and `fuzz` it is only seen that they can be imported. `beam` is
 installed without `constraints.txt`.
 """
     write_results(RESULTS / "install", "Installing tfflows", columns, rows, machine(), notes)
