@@ -126,8 +126,8 @@ def main() -> None:
     }
     notes = """
 Each row is a new virtual environment with that extra and no other; `python benchmarks/install.py`. Of `tuner`,
-`serving`, `examples`, `molecules`, `web`, `docs`, `notebooks` and `fuzz` it is only seen that they can be imported. `beam` is
-installed without `constraints.txt`.
+`serving`, `examples`, `molecules`, `web`, `docs`, `notebooks` and `fuzz` it is only seen that they can be imported.
+`beam` is installed without `constraints.txt`. Rows that were not measured at the last run stay as they were.
 """
     write_results(RESULTS / "install", "Installing tfflows", columns, rows, machine(), notes)
 
