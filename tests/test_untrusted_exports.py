@@ -1,15 +1,18 @@
 """Exports from strangers: what is no plain calculation, or damaged, ends in a ValueError before it is loaded."""
 
+import importlib
 import shutil
 from pathlib import Path
 
 import flatbuffers
 import numpy as np
 import pytest
+import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2, types_pb2
-from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.core.protobuf import saved_model_pb2, tensor_bundle_pb2
 
 from tfflows import export
+from tfflows.export import checking_variables
 
 ROOT = Path(__file__).parents[1] / "saved_models" / "two_moons"
 X = np.zeros((3, 2), np.float32)
@@ -182,6 +185,58 @@ def link(path):
     path.symlink_to(ROOT / "1" / "variables" / "variables.index")
 
 
+def test_variables_are_looked_at_without_tensorflow(tmp_path, monkeypatch):
+    """Its reader ends the process where an entry of the index is odd."""
+    monkeypatch.syspath_prepend(Path(__file__).parent / "fuzz")
+    table = importlib.import_module("index_of_variables").written
+    shutil.copytree(ROOT / "1" / "variables", tmp_path / "variables")
+    graph = saved_model_pb2.SavedModel.FromString((ROOT / "1" / "saved_model.pb").read_bytes())
+    graph = graph.meta_graphs[0].object_graph_def
+    index = tmp_path / "variables" / "variables.index"
+    entries = dict(checking_variables._table(index.read_bytes()))
+    name = next(key for key in entries if key.startswith(b"weights"))
+    index.write_bytes(table(entries))
+    checking_variables.check_variables(tmp_path, graph)  # what `table` writes is let in, and TensorFlow reads it
+    assert tf.train.load_checkpoint(str(tmp_path / "variables" / "variables")).get_variable_to_shape_map()
+
+    whole = tensor_bundle_pb2.BundleEntryProto.FromString(entries[name])
+    for match, change in {
+        r"a shape of \[-1\]": {"shape": {"dim": [{"size": -1}]}},
+        "a variable of .* bytes in": {"shape": {"dim": [{"size": 2**40}]}},
+        "variables of resource": {"dtype": types_pb2.DT_RESOURCE},
+        "texts": {"dtype": types_pb2.DT_STRING},
+        "values that are nowhere": {"shard_id": 1},
+        "values beyond the end": {"offset": 2**62},
+    }.items():
+        entry = tensor_bundle_pb2.BundleEntryProto()
+        entry.CopyFrom(whole)
+        for field in change:
+            entry.ClearField(field)
+        entry.MergeFrom(tensor_bundle_pb2.BundleEntryProto(**change))
+        index.write_bytes(table(entries | {name: entry.SerializeToString()}))
+        with pytest.raises(ValueError, match=match):
+            checking_variables.check_variables(tmp_path, graph)
+    index.write_bytes(table({key: value for key, value in entries.items() if key}))
+    with pytest.raises(ValueError, match="without a header"):
+        checking_variables.check_variables(tmp_path, graph)
+    index.write_bytes(table(entries | {b"z": b"\xff" * 20}))
+    with pytest.raises(Exception, match="pars"):  # protobuf's; `check_saved_model` makes it a ValueError
+        checking_variables.check_variables(tmp_path, graph)
+
+    index.write_bytes(table(entries))
+    values = tmp_path / "variables" / "variables.data-00000-of-00001"
+    text = tensor_bundle_pb2.BundleEntryProto.FromString(entries[checking_variables.OBJECT_GRAPH])
+    content = bytearray(values.read_bytes())
+    content[text.offset + 1] ^= 0x40  # of the length
+    values.write_bytes(content)
+    with pytest.raises(ValueError, match="a text of"):
+        checking_variables.check_variables(tmp_path, graph)
+    for content in (b"", bytes(100), *(table(entries)[:n] for n in (10, 500)), table(entries)[:-8] + bytes(8)):
+        index.write_bytes(content)
+        with pytest.raises(ValueError, match="an index"):
+            checking_variables.check_variables(tmp_path, graph)
+
+
 @pytest.mark.parametrize("name", FOLDERS)
 def test_damaged_folders(name, refused):
     refused(folder=FOLDERS[name])
@@ -249,6 +304,47 @@ def _pack(model, path):
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")
     path.write_bytes(builder.Output())
+
+
+def test_lists_of_tflite_that_lie_on_each_other(tmp_path):
+    """10,000 operations that are one, of 10,000 inputs: 100,000,000 of 80 KB."""
+    n = 10_000
+    builder = flatbuffers.Builder(1024)
+    inputs = builder.CreateNumpyVector(np.zeros(n, np.int32))
+    outputs = builder.CreateNumpyVector(np.zeros(1, np.int32))
+    schema = _schema()
+    schema.TensorStart(builder)
+    tensor = schema.TensorEnd(builder)
+    schema.OperatorStart(builder)
+    schema.OperatorAddInputs(builder, inputs)
+    schema.OperatorAddOutputs(builder, outputs)
+    operator = schema.OperatorEnd(builder)
+
+    def many(start, part, n):
+        start(builder, n)
+        for _ in range(n):
+            builder.PrependUOffsetTRelative(part)
+        return builder.EndVector()
+
+    operators = many(schema.SubGraphStartOperatorsVector, operator, n)
+    tensors = many(schema.SubGraphStartTensorsVector, tensor, 1)
+    schema.SubGraphStart(builder)
+    schema.SubGraphAddTensors(builder, tensors)
+    schema.SubGraphAddOperators(builder, operators)
+    graphs = many(schema.ModelStartSubgraphsVector, schema.SubGraphEnd(builder), 1)
+    schema.OperatorCodeStart(builder)
+    schema.OperatorCodeAddBuiltinCode(builder, schema.BuiltinOperator.CONCATENATION)
+    codes = many(schema.ModelStartOperatorCodesVector, schema.OperatorCodeEnd(builder), 1)
+    schema.BufferStart(builder)
+    buffers = many(schema.ModelStartBuffersVector, schema.BufferEnd(builder), 1)
+    schema.ModelStart(builder)
+    schema.ModelAddOperatorCodes(builder, codes)
+    schema.ModelAddSubgraphs(builder, graphs)
+    schema.ModelAddBuffers(builder, buffers)
+    builder.Finish(schema.ModelEnd(builder), b"TFL3")
+    (tmp_path / "many.tflite").write_bytes(builder.Output())
+    with pytest.raises(ValueError, match="more parts than bytes"):
+        export.runner(tmp_path / "many.tflite")
 
 
 def test_exports_that_ship_are_let_in():

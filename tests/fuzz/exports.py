@@ -1,6 +1,7 @@
 """Fuzzes `export.runner`: an input says how a small SavedModel is changed, before it is loaded and run.
 
-The first byte is the kind of change; the others are offsets and new bytes, or the seed of changes to the graph.
+The first byte is the kind of change; the others are offsets and new bytes, or the seed of changes to the graph or to
+the index of the variables.
 """
 
 from __future__ import annotations
@@ -14,16 +15,18 @@ import tempfile
 from pathlib import Path
 
 import harness
+import index_of_variables
 import mutations
 import numpy as np
 
 with harness.instrumented(["tfflows.export"]):
     import keras
     import tensorflow as tf
-    from tensorflow.core.protobuf import saved_model_pb2
+    from tensorflow.core.protobuf import saved_model_pb2, tensor_bundle_pb2
 
     import tfflows as tff
     from tfflows import export
+    from tfflows.export.checking_variables import _table
 
 FOLDER = Path(tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
 OPERATIONS = sorted(name for name in dir(tf.raw_ops) if name[0] != "_")
@@ -37,7 +40,7 @@ flow.bijector.adapt(X)
 flow.export(FOLDER / "whole")
 FILES = {f.relative_to(FOLDER / "whole"): f.read_bytes() for f in (FOLDER / "whole").rglob("*") if f.is_file()}
 NAMES = sorted(FILES, key=str)
-GRAPH = Path("saved_model.pb")
+GRAPH, INDEX = Path("saved_model.pb"), Path("variables/variables.index")
 
 
 def run(data: bytes) -> None:
@@ -51,6 +54,8 @@ def run(data: bytes) -> None:
     if kind == 0:
         name = NAMES[script[0] % len(NAMES)]
         files[name] = mutations.edited(files[name], script[1:])
+    elif kind == 1:
+        files[INDEX] = other_index(files[INDEX], random.Random(script))
     else:
         files[GRAPH] = other_graph(files[GRAPH], random.Random(script))
     shutil.rmtree(path, ignore_errors=True)
@@ -62,6 +67,40 @@ def run(data: bytes) -> None:
         call("log_prob", x=X)
     except Exception:  # what a graph that may run calculates is not ours
         return
+
+
+def other_index(content: bytes, rng: random.Random) -> bytes:
+    """An index with a few numbers, names or bytes of its entries changed, and right checksums."""
+    entries = dict(_table(content))
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        key, kind = rng.choice(list(entries)), rng.randrange(5)
+        if kind == 0:
+            entries[key] = mutations.edited(entries[key] or b"x", rng.randbytes(rng.choice((4, 7, 8))))
+        elif kind == 1:
+            entries[rng.choice([b"x", key + b"x", key[:-1], rng.choice(list(entries))])] = entries.pop(key)
+        elif kind == 2:
+            entries[key] = entries[rng.choice(list(entries))]
+        else:
+            made = tensor_bundle_pb2.BundleEntryProto()
+            try:
+                made.ParseFromString(entries[key])
+            except Exception:  # the header is another message, or it was changed before
+                continue
+            field = rng.choice(["dtype", "shard_id", "offset", "size", "crc32c", "shape", "slices"])
+            number = rng.choice([n for n in NUMBERS if -(2**31) <= n < 2**31])
+            if field == "shape":
+                made.shape.dim.add(size=rng.choice(NUMBERS))
+                made.shape.unknown_rank = rng.random() < 0.2
+            elif field == "slices":
+                made.slices.add()
+            elif field == "crc32c":
+                made.crc32c = abs(number)
+            elif field == "dtype":
+                made.dtype = rng.randrange(30)
+            else:
+                setattr(made, field, number)
+            entries[key] = made.SerializeToString()
+    return index_of_variables.written(dict(sorted(entries.items())) if rng.random() < 0.8 else entries)
 
 
 def other_graph(content: bytes, rng: random.Random) -> bytes:

@@ -1,4 +1,4 @@
-"""Fuzzes `export.isolated_runner`: an input says how a small TFLite file is changed, before it is loaded and run."""
+"""Fuzzes `export.IsolatedRunner`: an input says how a small TFLite file is changed, before it is loaded and run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WHOLE = (FOLDER / "whole.tflite").read_bytes()
 def run(script: bytes) -> None:
     path = FOLDER / "changed.tflite"
     path.write_bytes(mutations.edited(WHOLE, script))
-    with export.isolated_runner(path) as call:
+    with export.IsolatedRunner(path) as call:
         call("log_prob", x=X)
 
 

@@ -1,6 +1,6 @@
 """Flows for where Python is not: SavedModels with signatures, and TFLite files of builtin operations."""
 
-from tfflows.export.isolated import isolated_runner
+from tfflows.export.isolated import IsolatedRunner
 from tfflows.export.litert import operations, tflite
 from tfflows.export.parity import Parity, batch_size, runner, verify
 from tfflows.export.verbs import Signature, signatures
@@ -8,10 +8,10 @@ from tfflows.export.writing import Exportable
 
 __all__ = [
     "Exportable",
+    "IsolatedRunner",
     "Parity",
     "Signature",
     "batch_size",
-    "isolated_runner",
     "operations",
     "runner",
     "signatures",

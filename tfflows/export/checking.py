@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import tensorflow as tf
+from tfflows.export.checking_variables import check_variables
 
 MOST_BYTES = (1 << 31) - 1  # that a protocol buffer, or a flatbuffer, can have
 
@@ -91,7 +90,10 @@ def check_saved_model(path) -> None:
         check_types(graph.graph_def)
     except ValueError as error:
         raise ValueError(f"{EXPECTED} in {path}, whose parts fit each other; got {error}.") from error
-    _check_variables(folder, graph)
+    try:
+        check_variables(folder, graph.object_graph_def)
+    except Exception as error:  # of protobuf's too
+        raise ValueError(f"{EXPECTED} in {path}, with its variables; got {error or type(error).__name__}.") from error
 
 
 def _check_files(folder):
@@ -143,22 +145,3 @@ def _called(node) -> Iterator[str]:
         if value.HasField("func"):
             yield value.func.name
         yield from (function.name for function in value.list.func)
-
-
-def _check_variables(folder, graph):
-    """Each variable is in the file of variables, whole."""
-    prefix = folder / "variables" / "variables"
-    try:
-        reader = tf.train.load_checkpoint(str(prefix))
-        shapes, types = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
-        needed = sum(math.prod(shape) * types[name].size for name, shape in shapes.items() if types[name] != tf.string)
-    except Exception as error:  # TensorFlow's
-        raise ValueError(f"{EXPECTED} in {folder}; got variables that cannot be read: {error}") from error
-    stored = sum(part.stat().st_size for part in folder.glob("variables/variables.data-*"))
-    if needed > stored:
-        raise ValueError(f"{EXPECTED} in {folder}; got variables of {needed:,} bytes in {stored:,}.")
-    for node in graph.object_graph_def.nodes:
-        if node.WhichOneof("kind") == "variable":
-            size = math.prod(dim.size for dim in node.variable.shape.dim)
-            if not 0 <= size <= stored:
-                raise ValueError(f"{EXPECTED} in {folder}; got a variable of {size:,} numbers in {stored:,} bytes.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 
 from tfflows.export.checking import MOST_BYTES
 
@@ -19,7 +20,8 @@ BYTES = {
     **dict.fromkeys(("FLOAT16", "INT16", "UINT16"), 2),
     **dict.fromkeys(("INT8", "UINT8", "BOOL"), 1),
 }
-MOST_PARTS = 1_000_000
+# Of all lists together: they may be one list, at many places of a file.
+MOST_PARTS = 4_000_000
 
 # How many inputs operations have; TFLite looks at some only when it is too late.
 INPUTS = {
@@ -59,11 +61,8 @@ COUNTED_OUTPUTS = {"SPLIT": "NumSplits", "SPLIT_V": "NumSplits", "UNPACK": "Num"
 COUNTED_INPUTS = {"PACK": "ValuesCount"}
 
 
-def check_tflite(content: bytes) -> None:
-    """Refuses a TFLite file whose parts do not fit each other, or with operations that need more than tensors.
-
-    Args:
-      content: of the file.
+def read_tflite(path) -> bytes:
+    """A TFLite file, whose parts fit each other, and whose operations need nothing but tensors.
 
     Raises:
       ValueError: that says what is wrong.
@@ -71,58 +70,69 @@ def check_tflite(content: bytes) -> None:
     # Private: the rest of the package must not need it.
     from tensorflow.lite.python import schema_py_generated as schema
 
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"Expected a SavedModel's folder or a TFLite file; got {path}, which is neither.")
     try:
-        if len(content) > MOST_BYTES or content[4:8] != b"TFL3":
-            raise ValueError("no file of TFLite")
+        _expect(path.stat().st_size <= MOST_BYTES, f"{path.stat().st_size:,} bytes")
+        content = path.read_bytes()
+        _expect(content[4:8] == b"TFL3", "no file of TFLite")
         _check_graphs(schema.Model.GetRootAsModel(content, 0), len(content), schema)
+        return content
     except Exception as error:  # of any kind: numbers in the file are places to look at
         reason = str(error) or type(error).__name__
         raise ValueError(f"Expected a TFLite file of a flow; got one that is damaged: {reason}.") from error
 
 
 def _check_graphs(model, n_bytes, schema):
-    counts = [model.OperatorCodesLength(), model.SubgraphsLength(), model.BuffersLength()]
-    _expect(max(counts) <= n_bytes, "more parts than bytes")
     operators = {number: name for name, number in vars(schema.BuiltinOperator).items() if isinstance(number, int)}
     types = {number: name for name, number in vars(schema.TensorType).items() if isinstance(number, int)}
     settings = {number: name for name, number in vars(schema.BuiltinOptions).items() if isinstance(number, int)}
+    left = min(n_bytes, MOST_PARTS)
+
+    def places(length):
+        nonlocal left
+        left -= length
+        _expect(left >= 0, "more parts than bytes")
+        return range(length)
+
     codes = []
-    for i in range(counts[0]):
+    for i in places(model.OperatorCodesLength()):
         code = model.OperatorCodes(i)
         codes.append(operators[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())])
         _expect(not REFUSED.fullmatch(codes[-1]), f"the operation {codes[-1]}")
     buffers = []
-    for i in range(counts[2]):
+    for i in places(model.BuffersLength()):
         buffer = model.Buffers(i)
         _expect(buffer.Offset() + buffer.Size() <= n_bytes, "a buffer beyond its end")
         buffers.append(max(buffer.DataLength(), buffer.Size()))
         _expect(buffers[-1] <= n_bytes, "a buffer beyond its end")
-    n_parts = 0
-    for i in range(counts[1]):
+    n_graphs = model.SubgraphsLength()
+    for i in places(n_graphs):
         graph = model.Subgraphs(i)
         n_tensors = graph.TensorsLength()
-        n_parts += n_tensors + graph.OperatorsLength()
-        _expect(n_parts <= min(n_bytes, MOST_PARTS), "more parts than bytes")
-        for j in range(n_tensors):
+        for j in places(n_tensors):
             _check_tensor(graph.Tensors(j), buffers, types, n_bytes)
+        places(graph.InputsLength() + graph.OutputsLength())
         _check_indices(graph.InputsAsNumpy(), 0, n_tensors)
         _check_indices(graph.OutputsAsNumpy(), 0, n_tensors)
-        for j in range(graph.OperatorsLength()):
+        for j in places(graph.OperatorsLength()):
             operator = graph.Operators(j)
             _expect(operator.OpcodeIndex() < len(codes), "an operation of no code")
+            places(operator.InputsLength() + operator.OutputsLength() + operator.IntermediatesLength())
             _check_indices(operator.InputsAsNumpy(), -1, n_tensors)
             _check_indices(operator.OutputsAsNumpy(), 0, n_tensors)
             _check_indices(operator.IntermediatesAsNumpy(), 0, n_tensors)
             _check_operator(operator, codes[operator.OpcodeIndex()], settings, schema)
             if codes[operator.OpcodeIndex()] in ("WHILE", "IF"):
-                _check_branches(operator, schema, counts[1], i)
-    for i in range(model.SignatureDefsLength()):
+                _check_branches(operator, schema, n_graphs, i)
+    for i in places(model.SignatureDefsLength()):
         signature = model.SignatureDefs(i)
-        _expect(signature.SubgraphIndex() < counts[1], "a signature of no graph")
+        _expect(signature.SubgraphIndex() < n_graphs, "a signature of no graph")
         n_tensors = model.Subgraphs(signature.SubgraphIndex()).TensorsLength()
-        for j in range(signature.InputsLength()):
+        for j in places(signature.InputsLength()):
             _expect(signature.Inputs(j).TensorIndex() < n_tensors, "an input that is no tensor")
-        for j in range(signature.OutputsLength()):
+        for j in places(signature.OutputsLength()):
             _expect(signature.Outputs(j).TensorIndex() < n_tensors, "an output that is no tensor")
 
 
@@ -130,8 +140,9 @@ def _check_tensor(tensor, buffers, types, n_bytes):
     kind = types[tensor.Type()]
     _expect(kind in BYTES, f"a tensor of {kind}")
     _expect(tensor.Sparsity() is None, "a sparse tensor")
+    _expect(tensor.ShapeLength() <= 8, f"a tensor of {tensor.ShapeLength():,} axes")
     shape = [tensor.Shape(k) for k in range(tensor.ShapeLength())]
-    _expect(all(n >= 0 for n in shape) and len(shape) <= 8, f"a tensor of shape {shape[:10]}")
+    _expect(all(n >= 0 for n in shape), f"a tensor of shape {shape}")
     size = math.prod(shape) * BYTES[kind]
     _expect(size <= MOST_BYTES, f"a tensor of {size:,} bytes")
     _expect(tensor.Buffer() < len(buffers), "a tensor of no buffer")

@@ -1,16 +1,17 @@
 """Runs an export in this process, for another one that asks through pipes: a script, and how the two write arrays.
 
-    python isolated_process.py PATH MAX_BYTES
+    python isolated_process.py PATH MAX_BYTES PARENT
 
 It never imports tfflows, and for a TFLite file not TensorFlow either, where LiteRT is installed. A message is its
 length and its content. The first one from the other side is the TFLite file, or empty for a SavedModel; each further
-one is a call. `tfflows.export.isolated_runner` is the other side.
+one is a call. PARENT is the number of the process that asks: `tfflows.export.IsolatedRunner`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import sys
 import threading
@@ -22,9 +23,22 @@ RAN, FAILED = b"\0", b"\1"
 LENGTH = 8  # bytes
 
 
+def native(value) -> np.ndarray:
+    """An array of numbers as C++ reads it; of Python's numbers float32 and int32, as TensorFlow makes them.
+
+    Raises:
+      ValueError: if it is something else.
+    """
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"Expected numbers; got {array.dtype}.")
+    dtype = array.dtype if hasattr(value, "dtype") else {"f": np.float32, "i": np.int32}.get(array.dtype.kind, bool)
+    return array.astype(np.dtype(dtype).newbyteorder("="), copy=False)
+
+
 def pack(text: str, arrays: dict) -> bytes:
     """A text and arrays by name, as bytes."""
-    arrays = {name: np.asarray(value) for name, value in arrays.items()}
+    arrays = {name: native(value) for name, value in arrays.items()}
     about = [text, [[name, value.dtype.str, list(value.shape)] for name, value in arrays.items()]]
     head = json.dumps(about).encode()
     return b"".join([len(head).to_bytes(LENGTH, "little"), head, *(value.tobytes() for value in arrays.values())])
@@ -41,11 +55,11 @@ def unpack(content: bytes) -> tuple[str, dict[str, np.ndarray]]:
     arrays = {}
     for name, dtype, shape in about:
         dtype = np.dtype(dtype)
-        if dtype.kind not in "biuf" or not all(isinstance(n, int) and n >= 0 for n in shape):
+        # Few and short, so that their product is.
+        is_shape = len(shape) <= 32 and all(isinstance(n, int) and 0 <= n < 2**63 for n in shape)
+        if dtype.kind not in "biuf" or not is_shape:
             raise ValueError(f"Expected arrays of numbers; got {dtype} of shape {shape}.")
-        size = dtype.itemsize
-        for n in shape:
-            size *= n
+        size = dtype.itemsize * math.prod(shape)
         # `frombuffer` refuses what is too short; a copy may be written to.
         arrays[name] = np.frombuffer(content[start : start + size], dtype).reshape(shape).copy()
         start += size
@@ -75,21 +89,23 @@ def receive(stream, most: int) -> bytes:
     return content
 
 
-def main(path: str, max_bytes: int) -> None:
+def main(path: str, max_bytes: int, parent: int) -> None:
     # The folder of this script has modules whose names others may look for.
-    del sys.path[0]
+    if sys.path[:1] == [os.path.dirname(os.path.abspath(__file__))]:
+        del sys.path[0]
     stdin = sys.stdin.buffer
     # What C++ prints must not be read as an answer.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     try:
         content = receive(stdin, sys.maxsize)
         call = _tflite(content, max_bytes) if content else _saved_model(path, max_bytes)
         send(answers, RAN)
         while True:
-            name, inputs = unpack(receive(stdin, sys.maxsize))
+            message = receive(stdin, sys.maxsize)
             try:
+                name, inputs = unpack(message)
                 answer = RAN + pack("", call(name, inputs))
             except Exception as error:
                 answer = FAILED + str(error)[:2000].encode()
@@ -100,8 +116,7 @@ def main(path: str, max_bytes: int) -> None:
         send(answers, FAILED + str(error)[:2000].encode())
 
 
-def _end_with_parent() -> None:
-    parent = os.getppid()
+def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1.0)
     os._exit(1)
@@ -120,11 +135,11 @@ def _limit(max_bytes: int) -> None:
 
 def _tflite(content: bytes, max_bytes: int):
     try:
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert import interpreter as litert
     except ImportError:
-        from tensorflow.lite import Interpreter
+        from tensorflow import lite as litert
     _limit(max_bytes)
-    interpreter = Interpreter(model_content=content)
+    interpreter = litert.Interpreter(model_content=content)
     return lambda name, inputs: interpreter.get_signature_runner(name)(**inputs)
 
 
@@ -142,4 +157,4 @@ def _saved_model(path: str, max_bytes: int):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], *map(int, sys.argv[2:]))

@@ -14,7 +14,8 @@ import tensorflow as tf
 
 from tfflows.export import c_session
 from tfflows.export.checking import check_saved_model
-from tfflows.export.checking_tflite import check_tflite
+from tfflows.export.checking_tflite import read_tflite
+from tfflows.export.isolated_process import native
 
 Call = tuple[str, dict[str, np.ndarray]]  # a signature's name, and its inputs by name
 
@@ -131,7 +132,7 @@ def runner(path) -> Callable:
       path: a SavedModel's folder, or a `.tflite` file; the latter is run by `ai_edge_litert` if it is installed, else
         by TensorFlow's own interpreter.
 
-    A file is looked through first; one from a stranger that passes may still end this process: `isolated_runner`.
+    A file is looked through first; one from a stranger that passes may still end this process: `IsolatedRunner`.
 
     Raises:
       ValueError: if there is none, or it is refused.
@@ -150,7 +151,7 @@ def runner(path) -> Callable:
         lengths = {key: np.shape(value)[:1] for key, value in inputs.items()}
         if len(set(lengths.values())) > 1:  # LiteRT ends the process
             raise ValueError(f"Expected inputs with equally many rows; got {lengths}.")
-        return interpreter.get_signature_runner(name)(**inputs)
+        return interpreter.get_signature_runner(name)(**{key: native(value) for key, value in inputs.items()})
 
     return run
 
@@ -185,12 +186,9 @@ def _interpreter(path):
         from ai_edge_litert import interpreter as litert
     except ImportError:
         litert = tf.lite
-    if not Path(path).is_file():
-        raise ValueError(f"Expected a SavedModel's folder or a TFLite file; got {path}, which is neither.")
-    content = Path(path).read_bytes()
-    check_tflite(content)
+    content = read_tflite(path)
     try:
-        # The same bytes, whatever happens to the file.
+        # The same bytes as were looked at, whatever happens to the file.
         return litert.Interpreter(model_content=content)
     except Exception as error:
         raise ValueError(f"Expected a TFLite file; got {path}, which is none: {str(error)[:500]}") from error
