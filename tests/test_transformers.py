@@ -7,7 +7,7 @@ import tensorflow_probability as tfp
 from cases import TRANSFORMERS
 from scipy import integrate
 
-from tfflows.transformers import RationalQuadraticSpline
+from tfflows.transformers import Bernstein, RationalQuadraticSpline
 
 ALL = pytest.mark.parametrize("name", TRANSFORMERS)
 
@@ -183,3 +183,19 @@ def test_spline_derivative_integrates_to_the_interval():
     x = np.linspace(-3.0, 3.0, 200_001)
     _, log_slope = spline.inverse_and_log_det(tf.constant(x), tf.repeat(params, len(x), axis=1))
     assert integrate.trapezoid(np.exp(log_slope), x) == pytest.approx(6.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("degree", [1, 2, 8])
+def test_tails_of_bernstein_stretch_less_than_its_inside(degree):
+    """Layers multiply them, and float32 does not bring back a number that was stretched by e^15."""
+    polynomial = Bernstein(degree, bound=1.0)
+    params = tf.constant(np.random.default_rng(0).choice([-1e3, 1e3], (degree + 1, 2_000)), tf.float32)
+    params = tf.concat([params[:-1], 0.0 * params[-1:]], axis=0)
+    for end in (-1.0, 1.0):
+        for far in (1.0, 1e4):
+            _, log_slope = polynomial.inverse_and_log_det(tf.fill([2_000], end * far), params)
+            assert float(tf.reduce_max(tf.abs(log_slope))) == pytest.approx(2.0, abs=1e-3)
+    _, inside = polynomial.inverse_and_log_det(tf.zeros([2_000]), params)
+    assert degree < 3 or float(tf.reduce_max(inside)) > 2.1
+    with pytest.raises(ValueError, match="Expected max_log_tail_slope > 0; got 0"):
+        Bernstein(max_log_tail_slope=0.0)
