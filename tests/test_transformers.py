@@ -189,12 +189,12 @@ def test_spline_derivative_integrates_to_the_interval():
 def test_tails_of_bernstein_stretch_less_than_its_inside(degree):
     """Layers multiply them, and float32 does not bring back a number that was stretched by e^15."""
     polynomial = Bernstein(degree, bound=1.0)
-    params = tf.constant(np.random.default_rng(0).choice([-1e3, 1e3], (degree + 1, 2_000)), tf.float32)
+    params = tf.constant(np.random.default_rng(0).choice([-1e4, 1e4], (degree + 1, 2_000)), tf.float32)
     params = tf.concat([params[:-1], 0.0 * params[-1:]], axis=0)
     for end in (-1.0, 1.0):
         for far in (1.0, 1e4):
             _, log_slope = polynomial.inverse_and_log_det(tf.fill([2_000], end * far), params)
-            assert float(tf.reduce_max(tf.abs(log_slope))) == pytest.approx(2.0, abs=1e-3)
+            assert float(tf.reduce_max(tf.abs(log_slope))) == pytest.approx(2.0, abs=1e-2)
     _, inside = polynomial.inverse_and_log_det(tf.zeros([2_000]), params)
     assert degree < 3 or float(tf.reduce_max(inside)) > 2.1
     with pytest.raises(ValueError, match="Expected max_log_tail_slope > 0; got 0"):
