@@ -204,6 +204,7 @@ def test_variables_are_looked_at_without_tensorflow(tmp_path, monkeypatch):
         r"a shape of \[-1\]": {"shape": {"dim": [{"size": -1}]}},
         "a variable of .* bytes in": {"shape": {"dim": [{"size": 2**40}]}},
         "variables of resource": {"dtype": types_pb2.DT_RESOURCE},
+        "variables of float32_ref": {"dtype": types_pb2.DT_FLOAT_REF},
         "texts": {"dtype": types_pb2.DT_STRING},
         "values that are nowhere": {"shard_id": 1},
         "values beyond the end": {"offset": 2**62},

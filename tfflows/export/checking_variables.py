@@ -40,6 +40,7 @@ def check_variables(folder: Path, object_graph) -> None:
 
 def _check_entries(content: bytes, prefix: Path) -> tuple[list[Path], int]:
     """Returns the files of values, and how many bytes all values take."""
+    from tensorflow.core.framework import types_pb2
     from tensorflow.core.protobuf import tensor_bundle_pb2 as bundle
 
     entries = _table(content)
@@ -67,7 +68,7 @@ def _check_entries(content: bytes, prefix: Path) -> tuple[list[Path], int]:
         else:
             dtype = tf.as_dtype(entry.dtype)
             is_plain = dtype.is_floating or dtype.is_integer or dtype.is_bool or dtype.is_complex
-            _expect(is_plain and not dtype._is_ref_dtype, f"variables of {dtype.name}")
+            _expect(is_plain and entry.dtype < types_pb2.DT_FLOAT_REF, f"variables of {dtype.name}")
             needed = math.prod(shape) * dtype.size
             _expect(needed == entry.size, f"a variable of {needed:,} bytes in {entry.size:,}")
         total += entry.size
