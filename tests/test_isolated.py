@@ -32,8 +32,9 @@ def test_runs_like_runner(path):
             run("log_prob", y=X)
         # After a wrong call the process is still there.
         assert run("log_prob", x=X)["log_prob"].shape == (2,)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="was closed"):
         run("log_prob", x=X)
+    run.close()
 
 
 def test_inputs_of_other_kinds():
@@ -48,6 +49,8 @@ def test_inputs_of_other_kinds():
             for wrong in ("text", X.astype(object), X.astype(complex), None):
                 with pytest.raises(ValueError, match="Expected numbers; got"):
                     each("log_prob", x=wrong)
+            with pytest.raises(ValueError, match=r"Expected whole numbers of 32 bits.*got \[1, 4294967297\]"):
+                each("sample", seed=[1, 2**32 + 1], temperature=[1.0, 1.0])
         assert run("log_prob", x=X)["log_prob"].shape == (2,)
 
 

@@ -193,7 +193,7 @@ def test_variables_are_looked_at_without_tensorflow(tmp_path, monkeypatch):
     graph = saved_model_pb2.SavedModel.FromString((ROOT / "1" / "saved_model.pb").read_bytes())
     graph = graph.meta_graphs[0].object_graph_def
     index = tmp_path / "variables" / "variables.index"
-    entries = dict(checking_variables._table(index.read_bytes()))
+    entries = dict(checking_variables.read_table(index.read_bytes()))
     name = next(key for key in entries if key.startswith(b"weights"))
     index.write_bytes(table(entries))
     checking_variables.check_variables(tmp_path, graph)  # what `table` writes is let in, and TensorFlow reads it

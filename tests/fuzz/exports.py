@@ -26,7 +26,7 @@ with harness.instrumented(["tfflows.export"]):
 
     import tfflows as tff
     from tfflows import export
-    from tfflows.export.checking_variables import _table
+    from tfflows.export.checking_variables import read_table
 
 FOLDER = Path(tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
 OPERATIONS = sorted(name for name in dir(tf.raw_ops) if name[0] != "_")
@@ -71,7 +71,7 @@ def run(data: bytes) -> None:
 
 def other_index(content: bytes, rng: random.Random) -> bytes:
     """An index with a few numbers, names or bytes of its entries changed, and right checksums."""
-    entries = dict(_table(content))
+    entries = dict(read_table(content))
     for _ in range(rng.choice((1, 1, 2, 4))):
         key, kind = rng.choice(list(entries)), rng.randrange(5)
         if kind == 0:

@@ -89,10 +89,7 @@ class Bijector(tfb.Bijector):
         return None
 
     def leading_parts(self) -> tuple[list[tuple], Bijector | None]:
-        """What data go through before the first part that `adapt` sets, each part with its rank, and that one.
-
-        Of a bijector without parts it is itself.
-        """
+        """What data go through before the first part that `adapt` sets, each with its rank; and that, here itself."""
         return [], self
 
     def dequantize(self, x: tf.Tensor, context: tf.Tensor | None):

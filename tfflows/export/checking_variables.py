@@ -43,7 +43,7 @@ def _check_entries(content: bytes, prefix: Path) -> tuple[list[Path], int]:
     from tensorflow.core.framework import types_pb2
     from tensorflow.core.protobuf import tensor_bundle_pb2 as bundle
 
-    entries = _table(content)
+    entries = read_table(content)
     key, value = next(entries, (None, b""))
     _expect(key == b"", "an index without a header")
     header = bundle.BundleHeaderProto.FromString(value)
@@ -83,7 +83,7 @@ def _check_text(path: Path, offset: int, size: int) -> None:
     _expect(at + 4 + length == size, f"a text of {length:,} bytes in {size:,}")
 
 
-def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+def read_table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
     """The keys and values of a table."""
     footer = content[-FOOTER:]
     _expect(len(footer) == FOOTER and footer.endswith(MAGIC), "an index that is no table")

@@ -10,6 +10,7 @@ one is a call. PARENT is the number of the process that asks: `tfflows.export.Is
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import os
@@ -32,8 +33,12 @@ def native(value) -> np.ndarray:
     array = np.asarray(value)
     if array.dtype.kind not in "biuf":
         raise ValueError(f"Expected numbers; got {array.dtype}.")
-    dtype = array.dtype if hasattr(value, "dtype") else {"f": np.float32, "i": np.int32}.get(array.dtype.kind, bool)
-    return array.astype(np.dtype(dtype).newbyteorder("="), copy=False)
+    dtype = array.dtype.newbyteorder("=")
+    if not hasattr(value, "dtype") and array.dtype.kind in "fiu":
+        dtype = np.dtype(np.float32 if array.dtype.kind == "f" else np.int32)
+        if dtype == np.int32 and not np.array_equal(array.astype(dtype), array):
+            raise ValueError(f"Expected whole numbers of 32 bits, or an array that says its own; got {value}.")
+    return array.astype(dtype, copy=False)
 
 
 def pack(text: str, arrays: dict) -> bytes:
@@ -134,12 +139,9 @@ def _limit(max_bytes: int) -> None:
 
 
 def _tflite(content: bytes, max_bytes: int):
-    try:
-        from ai_edge_litert import interpreter as litert
-    except ImportError:
-        from tensorflow import lite as litert
+    module = litert()
     _limit(max_bytes)
-    interpreter = litert.Interpreter(model_content=content)
+    interpreter = module.Interpreter(model_content=content)
     return lambda name, inputs: interpreter.get_signature_runner(name)(**inputs)
 
 
@@ -147,13 +149,24 @@ def _saved_model(path: str, max_bytes: int):
     import tensorflow as tf
 
     _limit(max_bytes)
-    loaded = tf.saved_model.load(path)
+    return functools.partial(call_signature, tf.saved_model.load(path))
 
-    def call(name, inputs):
-        outputs = loaded.signatures[name](**{key: tf.constant(value) for key, value in inputs.items()})
-        return {key: value.numpy() for key, value in outputs.items()}
 
-    return call
+def litert():
+    """The module of LiteRT's `Interpreter`; TensorFlow's own where LiteRT is not installed."""
+    try:
+        from ai_edge_litert import interpreter
+    except ImportError:
+        from tensorflow import lite as interpreter
+    return interpreter
+
+
+def call_signature(loaded, name: str, inputs: dict) -> dict[str, np.ndarray]:
+    """What a signature of a loaded SavedModel makes of inputs by name."""
+    import tensorflow as tf
+
+    outputs = loaded.signatures[name](**{key: tf.constant(value) for key, value in inputs.items()})
+    return {key: value.numpy() for key, value in outputs.items()}
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import tensorflow as tf
 from tfflows.export import c_session
 from tfflows.export.checking import check_saved_model
 from tfflows.export.checking_tflite import read_tflite
-from tfflows.export.isolated_process import native
+from tfflows.export.isolated_process import call_signature, litert, native
 
 Call = tuple[str, dict[str, np.ndarray]]  # a signature's name, and its inputs by name
 
@@ -141,8 +141,7 @@ def runner(path) -> Callable:
         loaded = _saved_model(path)
 
         def run(name, **inputs):
-            outputs = loaded.signatures[name](**{k: tf.constant(v) for k, v in inputs.items()})
-            return {k: v.numpy() for k, v in outputs.items()}
+            return call_signature(loaded, name, inputs)
 
         return run
     interpreter = _interpreter(path)
@@ -182,13 +181,9 @@ def _saved_model(path):
 
 
 def _interpreter(path):
-    try:
-        from ai_edge_litert import interpreter as litert
-    except ImportError:
-        litert = tf.lite
     content = read_tflite(path)
     try:
         # The same bytes as were looked at, whatever happens to the file.
-        return litert.Interpreter(model_content=content)
+        return litert().Interpreter(model_content=content)
     except Exception as error:
         raise ValueError(f"Expected a TFLite file; got {path}, which is none: {str(error)[:500]}") from error
