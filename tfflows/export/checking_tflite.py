@@ -81,7 +81,7 @@ def read_tflite(path) -> bytes:
         return content
     except Exception as error:  # of any kind: numbers in the file are places to look at
         reason = str(error) or type(error).__name__
-        raise ValueError(f"Expected a TFLite file of a flow; got one that is damaged: {reason}.") from error
+        raise ValueError(f"Expected a TFLite file of a flow in {path}; got one that is damaged: {reason}.") from error
 
 
 def _check_graphs(model, n_bytes, schema):
