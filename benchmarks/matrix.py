@@ -73,6 +73,7 @@ def lowest() -> list[str]:
 def run(*command, check: bool = False) -> str:
     """Runs a command from the root and returns what it printed, whatever its status."""
     settings = {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", **os.environ}
+    settings.pop("PYTHONDONTWRITEBYTECODE", None)  # else every process compiles all of TensorFlow, as nothing is kept
     done = subprocess.run(
         list(map(str, command)),
         cwd=ROOT,
