@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import functools
 import json
 import os
@@ -17,6 +18,7 @@ import pathlib
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -33,6 +35,8 @@ from interrupted import OTHERS, RESUMED, WRITTEN, two_flows
 from tfflows import checkpoints, states
 from tfflows.inference import flows, smc
 from tfflows.training import TrainableModel
+
+CLONE_NEWNS = 0x20000  # of Linux' unshare
 
 # Processes.
 
@@ -200,20 +204,27 @@ def written(name: str, number: int, n_trials: int, rng, folder: pathlib.Path) ->
     return {"fault": f"{kind} in {name}", **facts, "seconds": f"{seconds:.2f}"}
 
 
-def full(n_trials: int, rng, folder: pathlib.Path) -> list[dict]:
-    """No file may grow beyond a random length, less than what is written has."""
+def full(n_trials: int, rng, folder: pathlib.Path, *, is_disk: bool) -> list[dict]:
+    """Writes where there is less room than it takes: on a small file system, or by a limit to the length of files."""
     kinds = {name: (ending, write) for name, (ending, write, _) in WRITTEN.items()} | OTHERS
 
     def work():
+        if is_disk:
+            own_mounts()
         for name, (ending, write) in kinds.items():
-            run = folder / name
+            disk, run = folder / name, folder / name / "run"
+            disk.mkdir()
+            if is_disk:
+                mount(disk)
             run.mkdir()
-            flow, path = two_flows()[0], run / ending
+            flow, path, free = two_flows()[0], run / ending, n_free(disk)
             write(flow, path)
             old = contents(run)
+            n_taken = free - n_free(disk) if is_disk else max(map(len, old.values()))
             n_half = n_silent = 0
             for _ in range(n_trials):
-                with room_for(int(rng.integers(max(map(len, old.values()))))):
+                n_left = int(rng.integers(n_taken))
+                with blocks_for(n_left, disk) if is_disk else room_for(n_left):
                     try:
                         write(flow, path)
                         n_silent += 1
@@ -228,12 +239,38 @@ def full(n_trials: int, rng, folder: pathlib.Path) -> list[dict]:
         with np.load(folder / f"{name}.npz") as found:
             n_half, n_silent = int(found["arr_0"]), int(found["arr_1"])
         facts = {"trials": n_trials, "half": n_half, "other": f"{n_silent} without an error"}
-        rows.append({"fault": f"disk full in {name}", **facts})
+        rows.append({"fault": f"{'disk full' if is_disk else 'file too long'} in {name}", **facts})
     return rows
 
 
 def contents(folder) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def own_mounts() -> None:
+    """From here on nobody else sees what this process mounts, and it goes when the process does."""
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS):
+        raise OSError(ctypes.get_errno(), "Expected to run as root on Linux, to mount a small file system.")
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+
+
+def mount(folder: pathlib.Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], check=True)
+
+
+def n_free(disk: pathlib.Path) -> int:
+    return os.statvfs(disk).f_bavail
+
+
+@contextlib.contextmanager
+def blocks_for(n_blocks: int, disk: pathlib.Path):
+    """Fills a file system until that many blocks are left."""
+    with open(disk / "filling", "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, (n_free(disk) - n_blocks) * os.statvfs(disk).f_frsize)
+    try:
+        yield
+    finally:
+        (disk / "filling").unlink()
 
 
 @contextlib.contextmanager
@@ -260,12 +297,13 @@ A run is started in a process of its own and stopped at a moment uniform in the 
 the imports; then it is started again, and so on until it has been stopped so often, and last until it ends. "Ended
 otherwise" compares, bit by bit, draws, log-densities, evidence, counts of evaluations and all weights of the flow.
 Writers write two flows in turn over the same path; what is there when they are stopped is loaded, and its
-log-densities must be exactly those of one of the two. A full disk is a limit to the length of files (RLIMIT_FSIZE) at
-a random length below that of what is written: the old file must stay, byte by byte, and the error name its path (of
-TFLite files, which are converted in the system's temporary folder first, it may name that). Runs are small, and not
-compiled by XLA. Of preconditioned_smc two of three runs had ended with other last digits at first: graphs of a fixed
-number of rows round otherwise than graphs of any; now it has the latter alone, and this table's trials are of that.
-SINF and fit write their checkpoints every 0.2 s here instead of every 5 and 10.
+log-densities must be exactly those of one of the two. A full disk is a file system of 8 MiB (tmpfs), filled but for a
+random number of blocks, fewer than what is written takes; "file too long" is a limit to the length of files
+(RLIMIT_FSIZE) at a random length below that of what is written. The old file must stay, byte by byte, and the error
+name its path (of TFLite files, which are converted in the system's temporary folder first, it may name that). Runs are
+small, and not compiled by XLA. Of preconditioned_smc two of three runs had ended with other last digits at first:
+graphs of a fixed number of rows round otherwise than graphs of any; now it has the latter alone, and this table's
+trials are of that. SINF and fit write their checkpoints every 0.2 s here instead of every 5 and 10.
 """
 
 
@@ -276,7 +314,8 @@ def main():
     args = parser.parse_args()
     rng = np.random.default_rng(0)
     tasks = {name: functools.partial(_one, resumed, name, work, args.trials, rng) for name, work in RESUMED.items()}
-    tasks["disk full"] = lambda folder: full(args.trials, rng, folder)
+    for fault, is_disk in (("disk full", True), ("file too long", False)):
+        tasks[fault] = functools.partial(full, args.trials, rng, is_disk=is_disk)
     for number, name in [
         (signal.SIGKILL, "flow.save"),
         (signal.SIGTERM, "flow.save"),
