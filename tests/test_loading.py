@@ -115,6 +115,9 @@ def function(name, module):
 
 
 CODE = {"class_name": "__lambda__", "config": {"value": "4wEAAAAAAAAA"}}
+# Keras looks at some names before what is registered, and at nothing else in layers without a module.
+DISGUISE = {"registered_name": "tfflows>FlowModel"}
+OLD = {"class_name": "Lambda", "config": {"name": "l", "function": ["4wEAAAAAAAAA", None, None], "arguments": {}}}
 NETS = {
     "CVE-2024-3660, a lambda": layer("Lambda", function=CODE, name="l"),
     "CVE-2025-1550, a module": {
@@ -150,6 +153,16 @@ NETS = {
     },
     "in the weights' start": layer("Dense", units=2, kernel_initializer=layer("Lambda", function=CODE)),
     "in a list of layers": layer("Sequential", "keras", layers=[layer("Lambda", function=CODE)]),
+    "a lambda by a registered name": {**CODE, **DISGUISE, "module": None},
+    "a lambda by a registered name, as activation": layer("Dense", units=2, activation={**CODE, **DISGUISE}),
+    "a layer of old, by a registered name": layer("Sequential", "keras", layers=[{**OLD, **DISGUISE}]),
+    "a vocabulary of old": layer(
+        "Sequential",
+        "keras",
+        layers=[{**DISGUISE, "class_name": "StringLookup", "config": {"vocabulary": NOT_A_PLACE}}],
+    ),
+    "a type by a registered name": {"class_name": "__typespec__", "config": [], "module": None, **DISGUISE},
+    "another class by a registered name": {**layer("StringLookup", vocabulary=NOT_A_PLACE), **DISGUISE},
     "an array of objects": layer("Dense", units={"array": ["x"], "dtype": "object"}),
     "an array of long texts": layer("Dense", units={"array": ["x"], "dtype": "S1000000000"}),
     "a tensor of texts": layer(
@@ -167,7 +180,7 @@ def test_code_in_configs_is_refused(name, unsafe, refused, monkeypatch):
     if unsafe:
         keras.config.enable_unsafe_deserialization()
     try:
-        refused(net=NETS[name], match="Expected (classes|activations|an array|a public class|the names)")
+        refused(net=NETS[name], match="Expected (classes|activations|an array|a public class|the names|the module)")
     finally:
         keras.src.saving.serialization_lib.SafeModeScope(None).__enter__()
 
@@ -263,6 +276,9 @@ WEIGHTS = {
         "x", (10**6, 10**6), "f4", chunks=(1, 10**6), compression="gzip"
     ),
     "compressed zeros": lambda f: f.create_dataset("x", data=np.zeros(10**6), compression="gzip"),
+    "a chunk far larger": lambda f: f.create_dataset(
+        "x", data=np.zeros(4), maxshape=(None,), chunks=(2**20,), compression="gzip"
+    ),
     "a shape alone": lambda f: f.create_dataset("x", (10**6, 10**6), "f4"),
     "texts": lambda f: f.__setitem__("x", ["a", "b"]),
     "pickles": lambda f: f.__setitem__("x", np.void(pickle.dumps(os.system))),

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import keras
+from keras.src.saving.serialization_lib import SafeModeScope
 
 from tfflows.loading.archive import read_members
 from tfflows.loading.configs import check_config
@@ -58,7 +59,8 @@ def load_model(path: str | os.PathLike, *, compile: bool = True, max_bytes: int 
         raise ValueError(f"Expected config.json of a model in {path}; got no JSON: {error}") from error
     check_config(config, n_numbers)
     try:
-        with at_most(n_numbers, n_arrays):
+        # The scope, because what `enable_unsafe_deserialization` set is stronger than the argument.
+        with at_most(n_numbers, n_arrays), SafeModeScope(True):
             return keras.saving.load_model(path, compile=compile, safe_mode=True)
     except Exception as error:  # of any kind: what is in the file decides
         reason = str(error).strip().split("\n")[0][:200] or type(error).__name__

@@ -97,8 +97,12 @@ def _check_class(config):
     if name == "function":
         _check_function(config)
         return
+    if "module" not in config:  # Keras would take it for one of an old version, and look for its class by name alone
+        raise ValueError(f"Expected the module of each class in a config; got none of {_shown(name)}.")
     registered = config.get("registered_name", name)
-    if isinstance(registered, str) and keras.saving.get_registered_object(registered) is not None:
+    known = keras.saving.get_registered_object(registered) if isinstance(registered, str) else None
+    # Keras gives some names a meaning of their own, whatever is registered.
+    if inspect.isclass(known) and known.__name__ == name:
         return
     found = _in_keras(module, name)
     allowed = inspect.isclass(found) and name not in REFUSED and found.__name__ not in REFUSED

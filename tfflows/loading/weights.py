@@ -77,6 +77,8 @@ def _check_array(path, array):
         raise _UnexpectedError(f"Expected numbers as weights; got {array.dtype} at '{path[:200]}'.")
     if array.external or array.is_virtual:
         raise _UnexpectedError(f"Expected weights in the file itself; got those of another at '{path[:200]}'.")
+    if array.chunks is not None:  # a chunk may have filters, and be far larger than the array
+        raise _UnexpectedError(f"Expected weights in one piece, not compressed; got chunks at '{path[:200]}'.")
     if array.size and array.id.get_storage_size() < array.size * array.dtype.itemsize:
         raise _UnexpectedError(f"Expected weights that are stored whole; got shape {array.shape} at '{path[:200]}'.")
 
