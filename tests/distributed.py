@@ -38,6 +38,10 @@ def fits(strategy):
     optimizers = {
         "SGD": lambda: keras.optimizers.SGD(0.1),
         "clipped and averaged": lambda: keras.optimizers.SGD(0.5, global_clipnorm=0.05, use_ema=True),
+        # As under mixed precision; the scale is doubled after each step, and a step too far left out.
+        "scaled": lambda: keras.optimizers.LossScaleOptimizer(
+            keras.optimizers.SGD(0.5, clipvalue=0.02), initial_scale=2.0**126, dynamic_growth_steps=1
+        ),
     }
     found = {}
     for name, optimizer in optimizers.items():

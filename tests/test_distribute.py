@@ -134,12 +134,15 @@ def test_recipes_say_who_the_workers_are(tmp_path, monkeypatch):
     assert found[1]["task"] == {"type": "worker", "index": 3}
 
 
-def test_gradient_accumulation_is_refused():
-    optimizer = keras.optimizers.SGD(gradient_accumulation_steps=2)
-    replicas.check_optimizer(optimizer, types.SimpleNamespace(num_replicas_in_sync=1))
-    strategy = types.SimpleNamespace(num_replicas_in_sync=2)
-    with pytest.raises(ValueError, match="Expected no gradient_accumulation_steps on several replicas; got 2"):
-        replicas.check_optimizer(optimizer, strategy)
+@pytest.mark.parametrize(
+    "setting", [{"gradient_accumulation_steps": 2}, {"use_ema": True, "ema_overwrite_frequency": 2}]
+)
+def test_what_optimizers_cannot_do_is_refused(setting):
+    plain = keras.optimizers.SGD(**setting)
+    for optimizer in (plain, keras.optimizers.LossScaleOptimizer(plain)):
+        replicas.check_optimizer(optimizer, types.SimpleNamespace(num_replicas_in_sync=1))
+        with pytest.raises(ValueError, match=f"Expected no {list(setting)[-1]} on several replicas; got 2"):
+            replicas.check_optimizer(optimizer, types.SimpleNamespace(num_replicas_in_sync=2))
 
 
 def test_a_dead_worker_ends_the_others(cluster, tmp_path, capfd):

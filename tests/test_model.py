@@ -504,6 +504,36 @@ def test_dtype_policies(name, jit_compile):
         np.testing.assert_allclose(flow.decode(z), X, atol=1e-9 if name == "float64" else 0.1)
 
 
+def test_a_loss_scale_that_is_too_large_is_halved():
+    """By the optimizer, which leaves the step out: no reason to end the fit."""
+    with policy("mixed_float16"):
+        flow = small_flow()
+        flow.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1e-2), 2.0**30), jit_compile=False)
+        loss = flow.fit(X, epochs=15, verbose=0).history["loss"]
+        assert loss[-1] < loss[0]
+        assert 1.0 < float(flow.optimizer.dynamic_scale) < 2.0**25
+        flow.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1e9)), jit_compile=False)
+        with pytest.raises(FloatingPointError, match="not finite in epoch"):
+            flow.fit(X, epochs=10, verbose=0)
+
+
+def test_loops_of_ones_own():
+    flow = small_flow()
+    before = flow.test_on_batch(X)
+    assert before != flow.train_on_batch(X, sample_weight=np.ones(len(X)))  # has adapted
+    losses = [flow.train_on_batch(X, return_dict=True)["loss"] for _ in range(20)]
+    assert losses[-1] < losses[0]
+    assert flow.test_on_batch(X) == pytest.approx(flow.evaluate(X, verbose=0), rel=1e-5)
+    weights = flow.get_weights()
+    flow.compile(keras.optimizers.SGD(1e30))
+    flow.train_on_batch(X)
+    assert np.isnan(flow.train_on_batch(X))
+    assert all(np.all(np.isfinite(w)) for w in flow.get_weights())
+    assert not all(map(np.array_equal, flow.get_weights(), weights))
+    with pytest.raises(ValueError, match="finite"):
+        flow.train_on_batch(np.full_like(X, np.nan))
+
+
 def test_constructor_errors():
     with pytest.raises(ValueError, match="Expected a bijector of tfflows"):
         FlowModel(tfp.bijectors.Exp())

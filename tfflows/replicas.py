@@ -89,20 +89,29 @@ def share(weight: tf.Tensor) -> tf.Tensor | float:
 
 def clipped(gradients: list[tf.Tensor], optimizer) -> list[tf.Tensor]:
     """Summed gradients, cut off as the optimizer does, which by itself would do so before it sums."""
+    # They are those of the loss times this, by which the optimizer divides them before it cuts off.
+    scale, optimizer = optimizer.scale_loss(1.0), _inner(optimizer)
     if optimizer.global_clipnorm is not None:
-        return tf.clip_by_global_norm(gradients, optimizer.global_clipnorm)[0]
+        return tf.clip_by_global_norm(gradients, scale * optimizer.global_clipnorm)[0]
     if optimizer.clipnorm is not None:
-        return [tf.clip_by_norm(g, optimizer.clipnorm) for g in gradients]
+        return [tf.clip_by_norm(g, scale * optimizer.clipnorm) for g in gradients]
     if optimizer.clipvalue is not None:
-        return [tf.clip_by_value(g, -optimizer.clipvalue, optimizer.clipvalue) for g in gradients]
+        limit = scale * optimizer.clipvalue
+        return [tf.clip_by_value(g, -limit, limit) for g in gradients]
     return gradients
+
+
+def _inner(optimizer):
+    """What makes the steps: of mixed precision, the optimizer inside the one that scales the loss."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def check_optimizer(optimizer, strategy) -> None:
     """Raises for what Keras' optimizers cannot do on several replicas."""
-    n_steps = getattr(optimizer, "gradient_accumulation_steps", None)
-    if n_steps and strategy.num_replicas_in_sync > 1:
-        raise ValueError(f"Expected no gradient_accumulation_steps on several replicas; got {n_steps}.")
+    for name in ("gradient_accumulation_steps", "ema_overwrite_frequency"):
+        n_steps = getattr(_inner(optimizer), name, None)
+        if n_steps and strategy.num_replicas_in_sync > 1:
+            raise ValueError(f"Expected no {name} on several replicas; got {n_steps}.")
 
 
 @contextlib.contextmanager

@@ -47,7 +47,7 @@ class SteppingModel(SavedWhole, keras.Model):
         """
         if not self.trainable_weights:  # all there is to fit was set by `adapt`
             return self.test_step(data)
-        x, context, weight = data["x"], data.get("context"), data["weight"]
+        x, context, weight = _columns(data)
         weights, state = self.trainable_weights, self._moving_state()
         before = [tf.identity(variable.value) for variable in state]
         # The gradient is inside too: what it computes again must draw the same numbers.
@@ -63,13 +63,22 @@ class SteppingModel(SavedWhole, keras.Model):
         objective, gradients = replicas.total((objective, [tf.convert_to_tensor(g) for g in gradients]))
         # A bad step must not reach the weights: it is left out, its loss is shown as NaN, and the callback
         # StopOnNonFinite ends the fit.
-        finite = tf.math.is_finite(objective + tf.linalg.global_norm(gradients))
+        finite = self._is_sound(objective, gradients)
         self._apply_if(finite, gradients, weights)
         # Each replica has moved them by its own rows.
         after = replicas.mean([tf.convert_to_tensor(variable) for variable in state])
         for variable, old, new in zip(state, before, after, strict=True):
             variable.assign(tf.where(finite, new, old))
         return self._track(tf.where(finite, loss, np.nan), weight)
+
+    def _is_sound(self, objective, gradients):
+        """Whether the optimizer may have the gradients."""
+        finite = tf.math.is_finite(objective + tf.linalg.global_norm(gradients))
+        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            # It multiplies the loss by ever more until some gradient overflows; such a step it leaves out by itself,
+            # and halves the factor.
+            finite |= tf.math.is_finite(objective) & (self.optimizer.scale_loss(1.0) > 1.0)
+        return finite
 
     def _moving_state(self):
         """What context nets set by themselves as they train, such as the statistics of a `BatchNormalization`."""
@@ -91,7 +100,7 @@ class SteppingModel(SavedWhole, keras.Model):
 
     def test_step(self, data):
         """The loss of a batch of evaluation; Keras calls it. `data` and result as in `train_step`."""
-        x, context, weight = data["x"], data.get("context"), data["weight"]
+        x, context, weight = _columns(data)
         loss = weighted_mean(self.flow_loss(self, x, context), weight)
         return self._track(loss, weight)
 
@@ -118,6 +127,33 @@ class SteppingModel(SavedWhole, keras.Model):
         dataset = self.accepts.dataset(x, context, sample_weight, batch_size)
         return super().evaluate(dataset, **kwargs)
 
+    def train_on_batch(self, x, context=None, sample_weight=None, *, return_dict: bool = False):
+        """One step of the optimizer, for a training loop of one's own. The first one adapts, as `fit` does.
+
+        Args:
+          x, context, sample_weight: as in `fit`, but no dataset.
+          return_dict: whether the result is a dict by name.
+
+        Returns:
+          The mean loss of the rows before the step; of images a list of it and `bits_per_dim`. If it is NaN, the loss
+          or its gradient was not finite, and the weights are as they were.
+
+        Raises:
+          ValueError: for data that do not fit the flow.
+        """
+        if not self.compiled:
+            self.compile()
+        rows = self.accepts.rows(x, context, sample_weight)
+        if self._needs_adapt():
+            self._adapt(rows.positive(), 0)
+        return super().train_on_batch(rows.columns(), return_dict=return_dict)
+
+    def test_on_batch(self, x, context=None, sample_weight=None, *, return_dict: bool = False):
+        """The mean loss of rows, which are worked on at once. Arguments, result and errors as in `train_on_batch`."""
+        if not self.compiled:
+            self.compile()
+        return super().test_on_batch(self.accepts.rows(x, context, sample_weight).columns(), return_dict=return_dict)
+
     def _trackers(self):
         """Metrics, and what the loss is divided by for each."""
         trackers = [(self.loss_tracker, 1.0)]
@@ -139,3 +175,9 @@ class SteppingModel(SavedWhole, keras.Model):
     @property
     def metrics(self):
         return [metric for metric, _ in self._trackers()]
+
+
+def _columns(data):
+    """x, context or None, and weight of a batch; Keras' `train_on_batch` has it in a tuple."""
+    columns = data[0] if isinstance(data, tuple) else data
+    return columns["x"], columns.get("context"), columns["weight"]

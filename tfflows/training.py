@@ -101,7 +101,7 @@ class TrainableModel(SteppingModel):
 
         Raises:
           ValueError: for metrics, a loss that is none of tfflows, a steps_per_execution below 1, or several replicas
-            with an optimizer that accumulates gradients.
+            with jit_compile or an optimizer that accumulates gradients or sets weights to their averages.
         """
         if kwargs.get("metrics") or kwargs.get("weighted_metrics") or kwargs.get("loss_weights"):
             raise ValueError("Expected no metrics: they compare with labels, which a flow has none of.")
@@ -112,6 +112,8 @@ class TrainableModel(SteppingModel):
         if optimizer is None:
             optimizer = default_optimizer(averaged=False)
         replicas.check_optimizer(optimizer, self.distribute_strategy)
+        if jit_compile and self.distribute_strategy.num_replicas_in_sync > 1:
+            raise ValueError("Expected no jit_compile on several replicas, whose variables are on several devices.")
         self.xla_wanted = jit_compile
         super().compile(
             optimizer=optimizer,
