@@ -91,6 +91,8 @@ def test_workers_agree(workers):
         assert (history, weights) == tuple(workers[0]["automatic"])
         assert history["own"] == [0.5] * 3
         assert "not finite in epoch 1 of 3" in each["error"]
+        assert each["others"].startswith("Expected the same rows on all workers")
+        assert each["own pipelines"] == workers[0]["own pipelines"]
         assert each["is finite"]
 
 

@@ -141,3 +141,11 @@ def test_integers_become_floats(flow):
     flow.adapt(counts)
     np.testing.assert_allclose(flow.log_prob(counts), flow.log_prob(counts.astype(np.float32)))
     np.testing.assert_allclose(flow.log_prob(tf.constant(counts)), flow.log_prob(counts))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_no_rows(dtype):
+    flow, none = FlowModel(tff.RealNVP(2, n_layers=1, hidden=HIDDEN)), np.zeros((0, 2), dtype)
+    assert flow.log_prob(none).shape == (0,)
+    with pytest.raises(ValueError, match="Expected at least one row"):
+        flow.fit(none)

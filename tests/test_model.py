@@ -396,6 +396,28 @@ def test_bad_rows_of_a_pipeline_stop_the_fit(x, weight, message, monkeypatch):
 
 
 @pytest.mark.usefixtures("without_xla")
+def test_bad_rows_held_out_stop_the_fit():
+    """Else the first epoch would be the best one."""
+    bad = np.where(np.arange(600).reshape(300, 2) == 500, np.nan, X)
+    held_out = tf.data.Dataset.from_tensor_slices(bad).batch(100)
+    with pytest.raises(
+        FloatingPointError, match=r"validation loss is NaN after epoch 1 of 2\. The x of the data is not"
+    ):
+        small_flow().fit(X, epochs=2, validation_data=held_out, verbose=0)
+
+
+@pytest.mark.usefixtures("without_xla")
+def test_rows_held_out_have_weight():
+    weight = np.where(np.arange(300) % 30 == 0, 1.0, 0.0)
+    flow = small_flow()
+    flow.compile(keras.optimizers.SGD(0.0), jit_compile=False)
+    history = flow.fit(X, sample_weight=weight, verbose=0).history
+    assert history["val_loss"][0] > 0.5
+    with pytest.raises(ValueError, match="Expected sample weights > 0 among the last 30 rows"):
+        flow.fit(X, sample_weight=np.arange(300) < 200, validation_split=0.1, epochs=1, verbose=0)
+
+
+@pytest.mark.usefixtures("without_xla")
 def test_nothing_to_train_is_a_fit_too():
     flow = FlowModel(tff.Chain([tff.bijectors.Standardize(2)]))
     history = flow.fit(X, epochs=1, batch_size=300, verbose=0).history

@@ -1,5 +1,7 @@
 """Pipelines of files: every row once an epoch, mixed as the seed says, in bounded memory."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -161,6 +163,28 @@ def test_moments_of_a_pipeline_are_those_of_all_rows(make, domain, monkeypatch):
 
     pipeline = tf.data.Dataset.from_tensor_slices((x, (), weight)).batch(171)
     np.testing.assert_allclose(latents(pipeline), latents(x, None, weight), atol=1e-5)
+
+
+def test_fit_adapts_to_weighted_rows_of_a_pipeline():
+    rng = np.random.default_rng(0)
+    x, weight = rng.normal(size=(300, 2)), rng.uniform(size=300)
+    flows = [FlowModel(Chain([Standardize(2)])) for _ in range(2)]
+    flows[0].fit(x, sample_weight=weight, epochs=1, verbose=0)
+    flows[1].fit(tf.data.Dataset.from_tensor_slices((x, (), weight)).batch(64), epochs=1, verbose=0)
+    np.testing.assert_allclose(flows[1].encode(x), flows[0].encode(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [-1.0, np.nan, np.inf])
+def test_weights_that_are_none_are_refused_before_anything_is_set(bad):
+    flow = FlowModel(Chain([Standardize(2)]))
+    weight = np.where(np.arange(100) == 70, bad, 1.0)
+    dataset = tf.data.Dataset.from_tensor_slices((X[:100], (), weight)).batch(64)
+    for verb in (flow.adapt, functools.partial(flow.fit, epochs=1)):
+        with pytest.raises(ValueError, match=r"Expected finite sample weights.*in the dataset's batch 1"):
+            verb(dataset)
+    assert flow.bijector.needs_adapt
+    with pytest.raises(ValueError, match=r"Expected a dataset with an end"):
+        flow.adapt(dataset.repeat())
 
 
 def test_moments_are_stable_and_merge():

@@ -109,24 +109,29 @@ class ProgressBar(keras.callbacks.ProgbarLogger):
 
 
 class StopOnNonFinite(keras.callbacks.Callback):
-    """Stops the fit at the first batch whose loss or gradient is not finite."""
+    """Stops the fit at the first batch whose loss or gradient is not finite, or when the loss held out is NaN."""
 
     def on_train_batch_end(self, batch, logs=None):
         loss = float((logs or {}).get("loss", 0.0))
         if loss != loss or loss in (float("inf"), -float("inf")):
             loop = getattr(self.model, "train_function", None)
             batch = getattr(loop, "step", batch + 1)  # a loop of many steps knows where it stopped
-            raise NonFiniteLossError(self.params.get("epochs"), self.epoch, batch)
+            raise NonFiniteLossError(f"in epoch {self.epoch + 1} of {self.params.get('epochs')}, batch {batch}")
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
 
+    def on_epoch_end(self, epoch, logs=None):
+        if np.isnan((logs or {}).get("val_loss", 0.0)):
+            raise NonFiniteLossError(f"after epoch {epoch + 1} of {self.params.get('epochs')}", is_validation=True)
+
 
 class NonFiniteLossError(FloatingPointError):
-    """A loss or gradient that is NaN or infinite."""
+    """A loss or gradient that is NaN or infinite, of rows that are trained with or of those held out."""
 
-    def __init__(self, n_epochs, epoch, batch):
-        super().__init__(f"in epoch {epoch + 1} of {n_epochs}, batch {batch}")
+    def __init__(self, where: str, *, is_validation: bool = False):
+        super().__init__(where)
+        self.is_validation = is_validation
 
 
 def explain(model, flows: list, dataset: tf.data.Dataset) -> str:

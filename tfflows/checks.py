@@ -41,6 +41,8 @@ def check_finite(value, what: str, dtype: type | None = None) -> None:
     if is_symbolic(value):
         return
     array = np.asarray(value)
+    if array.size == 0:
+        return
     if dtype is not None and array.dtype.kind == "f" and array.dtype.itemsize > np.dtype(dtype).itemsize:
         _check_range(array, what, dtype)
     # The sum is finite unless an entry is not, or it overflows, which the second look settles.

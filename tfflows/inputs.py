@@ -265,10 +265,9 @@ def _numbers(value, what):
 def first_rows(dataset: tf.data.Dataset, n_rows: int) -> Rows:
     """Rows of positive weight from the front of a dataset of dicts: at least `n_rows`, if it has them and they fit."""
     parts, count, n_bytes = [], 0, 0
-    for batch in dataset.as_numpy_iterator():
-        keep = batch["weight"] > 0.0
-        parts.append({k: v[keep] for k, v in batch.items()})
-        count += int(keep.sum())
+    for i, batch in enumerate(dataset.as_numpy_iterator()):
+        parts.append(_positive(batch, i))
+        count += len(parts[-1]["x"])
         n_bytes += sum(v.nbytes for v in parts[-1].values())
         if count >= n_rows or n_bytes >= ADAPT_BYTES:
             break
@@ -277,7 +276,17 @@ def first_rows(dataset: tf.data.Dataset, n_rows: int) -> Rows:
     merged = {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
     for name in merged.keys() & {"x", "context"}:
         check_finite(merged[name], f"the dataset's {name}")
-    return Rows(merged["x"], merged.get("context"), None)
+    return Rows.of(merged)
+
+
+def _positive(batch, i):
+    """The rows of positive weight of a dataset's batch number `i`."""
+    weight = batch["weight"]
+    if not np.all(np.isfinite(weight)):  # negative ones have become NaN
+        raise ValueError(
+            f"Expected finite sample weights >= 0; got an infinite, negative or NaN one in the dataset's batch {i}."
+        )
+    return {name: value[weight > 0.0] for name, value in batch.items()}
 
 
 def sampled_rows(
@@ -290,8 +299,10 @@ def sampled_rows(
       see: called with x and the weights of each batch, if given.
     """
     rng, kept, keys, limit = np.random.default_rng(seed), None, np.empty(0), 1.0
+    if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise ValueError("Expected a dataset with an end; got an endless one. Pass what it was before .repeat().")
     for i, batch in enumerate(dataset.as_numpy_iterator()):
-        batch = {name: value[batch["weight"] > 0.0] for name, value in batch.items()}
+        batch = _positive(batch, i)
         for name in batch.keys() & {"x", "context"}:
             check_finite(batch[name], f"{name} of the dataset's batch {i}")
         check(batch["x"], f"x of the dataset's batch {i}")
@@ -312,8 +323,7 @@ def sampled_rows(
             limit = keys.max()
     if len(keys) == 0:
         raise ValueError("Expected at least one row of data in the dataset; got none.")
-    weight = kept["weight"] if np.any(kept["weight"] != 1.0) else None
-    return Rows(kept["x"], kept.get("context"), weight)
+    return Rows.of(kept)
 
 
 def check_enough(rows: Rows, n_dim: int | None) -> None:

@@ -36,6 +36,26 @@ def agreed(number: int, strategy) -> int:
     return int(Gathering(strategy)([number])[0, 0]) if are_workers(strategy) else number
 
 
+def check_alike(mark: str, what: str, strategy) -> None:
+    """Raises on all workers of a strategy if marks of what each was given, 64 hexadecimal digits, are not the same."""
+    if are_workers(strategy):
+        each = Gathering(strategy)([int(mark[i : i + 8], 16) for i in range(0, 64, 8)])
+        if np.any(each != each[0]):
+            raise ValueError(f"Expected the same {what} on all workers, of which each takes its part; got others.")
+
+
+def take_first(variables, strategy) -> None:
+    """Gives variables, on all workers of a strategy, the values that the first one has."""
+
+    def first(values):
+        return total([tf.where(tf.equal(index(), 0), value, tf.zeros_like(value)) for value in values])
+
+    if are_workers(strategy):
+        found = strategy.run(tf.function(first, autograph=False), [[tf.convert_to_tensor(v) for v in variables]])
+        for variable, value in zip(variables, strategy.experimental_local_results(found)[0], strict=True):
+            variable.assign(value)
+
+
 class Gathering:
     """The numbers of all workers of a strategy `[n_workers, n]`, for all; each calls it with n of its own."""
 

@@ -20,6 +20,12 @@ class Rows:
     context: np.ndarray | None
     weight: np.ndarray | None
 
+    @classmethod
+    def of(cls, columns: dict[str, np.ndarray]) -> Rows:
+        """From `columns()`."""
+        weight = columns["weight"]
+        return cls(columns["x"], columns.get("context"), weight if np.any(weight != 1.0) else None)
+
     def take(self, index) -> Rows:
         parts = (self.x, self.context, self.weight)
         return Rows(*(None if a is None else a[index] for a in parts))
@@ -48,14 +54,24 @@ def order_of_epoch(n_rows: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def hold_out(rows: Rows, fraction: float, seed: int | None) -> tuple[Rows, Rows]:
-    """Splits rows into training and validation: the last ones, as Keras does, or with a seed random ones."""
+    """Splits rows into training and validation: the last ones, as Keras does, or with a seed random ones.
+
+    Random ones are of positive weight, and so are those to train with: of others the loss would be a mean of nothing.
+    """
     if not 0.0 < fraction < 1.0:
         raise ValueError(f"Expected validation_split in (0, 1); got {fraction}.")
+    if seed is not None:
+        rows = rows.positive()
     n_held = max(1, round(fraction * len(rows)))
     if n_held >= len(rows):
         raise ValueError(f"Expected more rows than the {n_held} to hold out; got {len(rows)}.")
     order = np.arange(len(rows)) if seed is None else np.random.default_rng(seed).permutation(len(rows))
-    return rows.take(order[:-n_held]), rows.take(order[-n_held:])
+    parts = rows.take(order[:-n_held]), rows.take(order[-n_held:])
+    if any(part.weight is not None and not part.weight.any() for part in parts):
+        raise ValueError(
+            f"Expected sample weights > 0 among the last {n_held} rows, held out, and the others; got none."
+        )
+    return parts
 
 
 def batches(rows: Rows, batch_size: int, seed: int | None = None) -> tf.data.Dataset:

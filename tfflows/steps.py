@@ -149,7 +149,12 @@ class SteppingModel(SavedWhole, keras.Model):
         return super().train_on_batch(rows.columns(), return_dict=return_dict)
 
     def test_on_batch(self, x, context=None, sample_weight=None, *, return_dict: bool = False):
-        """The mean loss of rows, which are worked on at once. Arguments, result and errors as in `train_on_batch`."""
+        """The mean loss of rows, which are worked on at once; result and errors are those of `train_on_batch`.
+
+        Args:
+          x, context, sample_weight: as in `fit`, but no dataset.
+          return_dict: whether the result is a dict by name.
+        """
         if not self.compiled:
             self.compile()
         return super().test_on_batch(self.accepts.rows(x, context, sample_weight).columns(), return_dict=return_dict)

@@ -194,7 +194,7 @@ class TrainableModel(SteppingModel):
         Raises:
           ValueError: for data that do not fit the flow, or a checkpoint of another fit, before anything is trained.
           FloatingPointError: if loss or gradient stop being finite; says where, and leaves the weights
-            of before.
+            of before. If the validation loss is NaN.
         """
         automatic = epochs is None
         if automatic and validation_data is None and validation_split is None:
@@ -218,6 +218,8 @@ class TrainableModel(SteppingModel):
             shuffle=shuffle,
             seed=seed,
         )
+        if data.rows is not None and replicas.are_workers(strategy):
+            replicas.check_alike(states.fingerprint(*data.rows.columns().values()), "rows", strategy)
         self.accepts = accepts
         adapts = kept is None and self._needs_adapt()
         with states.kept(checkpoint if kept is None else None):
@@ -225,6 +227,7 @@ class TrainableModel(SteppingModel):
                 rows = data.adapt_rows()
                 self.accepts.check_domain(rows.x)  # of a pipeline, those that are seen here
                 self._adapt(rows, 1 if verbose == "auto" else verbose)
+                replicas.take_first(self.weights, strategy)  # pipelines may be in orders of their own
         if automatic and not self.trainable_weights:  # `adapt` was all there is to it
             automatic, epochs = False, 1
         with strategy.scope():
@@ -277,6 +280,9 @@ class TrainableModel(SteppingModel):
                 saver.done()
             return history
         except NonFiniteLossError as error:
+            if error.is_validation:
+                reason = explain(self, self._flows(), data.held_out)
+                raise FloatingPointError(f"The validation loss is NaN {error}. {reason}") from None
             raise FloatingPointError(
                 f"The loss or its gradient is not finite {error}. {explain(self, self._flows(), data.stream)} "
                 "The model has the weights from before that step. A smaller learning rate may help, or gradient "
