@@ -5,7 +5,8 @@
     python benchmarks/matrix.py nightly-3.11 --full    # all tests instead of the telling ones
 
 A part is one row of `results/matrix.md`: a new environment in which some versions are installed and tests run. CI can
-run parts on different machines, and beside each other. A failure ends with status 1; those of a nightly are only told.
+run parts on different machines, and beside each other; the script itself needs Python 3.11. A failure ends with status
+1; those of a nightly are only told.
 """
 
 from __future__ import annotations
@@ -115,7 +116,10 @@ def row(part: str, folder: pathlib.Path, *, full: bool) -> dict:
     code = f"import platform, importlib.metadata as m; print(platform.python_version(), *map(m.version, {names!r}))"
     found |= dict(zip(("python", *PACKAGES), run(python, "-c", code, check=True).split(), strict=True))
     tests = ["tests"] if full else [f"tests/test_{name}" for name in TESTS]
-    printed = run(python, "-m", "pytest", "-n", "2", "--dist", "loadfile", "-rfE", *tests)
+    try:
+        printed = run(python, "-m", "pytest", "-n", "2", "--dist", "loadfile", "-rfE", *tests)
+    except subprocess.TimeoutExpired as error:
+        return found | {"error": f"ended after {error.timeout:.0f} s"}
     lines = printed.splitlines()
     last = next((line for line in reversed(lines) if re.search(r"\d+ passed", line)), None)
     if last is None:
@@ -148,6 +152,14 @@ def main() -> None:
             with tempfile.TemporaryDirectory(dir=args.folder, prefix=f"{part}-") as folder:
                 rows.append(row(part, pathlib.Path(folder), full=args.full))
         print(rows[-1], flush=True)
+        write(rows)
+    bad = [new["part"] for new in rows if new.get("failed") != "0" and not new["part"].startswith("nightly")]
+    if bad:
+        raise SystemExit(f"Failed: {', '.join(bad)}.")
+
+
+def write(rows: list[dict]) -> None:
+    """Puts rows into the table, in which those of other parts stay."""
     lines = [{"part": part, "failed": "not run"} for part in PARTS]
     fill_from_last(RESULTS / "matrix", lines, ("part",))
     lines = [next((new for new in rows if new["part"] == old["part"]), old) for old in lines]
@@ -168,9 +180,6 @@ def main() -> None:
         "failed": "failed",
     }
     write_results(RESULTS / "matrix", "Versions", columns, lines, machine(), NOTES)
-    bad = [new["part"] for new in rows if new.get("failed") != "0" and not new["part"].startswith("nightly")]
-    if bad:
-        raise SystemExit(f"Failed: {', '.join(bad)}.")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A fit that is killed and goes on from its checkpoint ends as one that is not killed, to the last bit."""
 
 import dataclasses
+import os
 
 import keras
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tfflows import SINF, FlowModel, RealNVP, callbacks, checkpoints
+from tfflows.bases import StudentT
 from tfflows.bijectors import ActNorm, Chain
 
 X = np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32) * [1.0, 3.0] + 5.0
@@ -137,6 +139,9 @@ def test_refuses_what_is_not_its_own(tmp_path):
             fit(flow, lambda data=data: data, arguments, path)
     with pytest.raises(ValueError, match=r"weights .*there"):
         fit(lambda: FlowModel(RealNVP(2, n_layers=1)), lambda: (X,), {"epochs": 1}, path)
+    # With the same weights another density.
+    with pytest.raises(ValueError, match=r"structure .*there"):
+        fit(lambda: FlowModel(flow().bijector, StudentT(2, df=3.0)), lambda: (X,), {"epochs": 1}, path)
     whole = path.read_bytes()
     for content in (b"", b"text", whole[:-100], whole[:50]):
         path.write_bytes(content)
@@ -154,6 +159,30 @@ def test_refuses_what_is_not_its_own(tmp_path):
     assert (tmp_path / "search.npz").read_bytes() == kept
     with pytest.raises(ValueError, match="Expected a checkpoint in a folder that is there"):
         fit(flow, lambda: (X,), {"epochs": 1}, tmp_path / "none" / "run.npz")
+
+
+def test_callbacks_take_up_what_their_class_remembered(tmp_path):
+    """Others may have come before them."""
+
+    class Other(keras.callbacks.EarlyStopping):
+        pass
+
+    def stopping(kind=keras.callbacks.EarlyStopping):
+        return kind(monitor="loss", min_delta=1e3, patience=100)
+
+    first, again = stopping(), stopping()
+    flow().fit(X, epochs=2, callbacks=[first], checkpoint=tmp_path / "run.npz", verbose=0)
+    flow().fit(X, epochs=3, callbacks=[stopping(Other), again], checkpoint=tmp_path / "run.npz", verbose=0)
+    assert again.best == first.best
+    assert again.wait == first.wait + 1
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a folder that nobody can write to")
+def test_a_path_that_cannot_be_written_is_refused_before_training():
+    model = flow()
+    with pytest.raises(OSError, match=f"/proc/{os.getpid()}/run.npz"):
+        model.fit(X, epochs=1, checkpoint="/proc/self/run.npz", verbose=0)
+    assert model.optimizer.iterations == 0
 
 
 def test_a_progress_is_whole_in_its_file(tmp_path):

@@ -67,6 +67,12 @@ def test_a_step_is_that_of_the_parts_gradients(folder):
     assert abs(steps["Glow"]["bits_per_dim"]) < 1e-5
 
 
+def test_a_replica_without_rows_is_not_heard(folder):
+    losses, is_finite = result(folder, "few")
+    assert np.all(np.isfinite(losses))
+    assert is_finite
+
+
 @pytest.fixture(scope="module")
 def workers(folder):
     with pytest.MonkeyPatch.context() as monkeypatch:

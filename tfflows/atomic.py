@@ -61,6 +61,15 @@ def replacing(path: str | Path) -> Iterator[Path]:
     _remove_left_behind(path)
 
 
+def check_writable(path: str | Path) -> None:
+    """Raises the OSError that `replacing` would, for a path that cannot be written: before there is much to lose."""
+    path = Path(os.path.realpath(path))
+    with errors_of(path, path.parent):
+        folder, lock = _beside(path)
+    os.close(lock)
+    folder.rmdir()
+
+
 @contextlib.contextmanager
 def errors_of(path: str | Path, folder: str | Path) -> Iterator[None]:
     """Inside, errors of what is in `folder`, and of full disks, become errors of `path`.

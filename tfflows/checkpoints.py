@@ -9,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfflows import replicas, states
+from tfflows import atomic, replicas, states
 from tfflows.inputs import TrainingData
 from tfflows.serialization import serialize
 
@@ -38,7 +39,7 @@ class Progress:
       is_done: whether `fit` has returned.
       history: Keras' history so far.
       epochs: the numbers of its epochs.
-      memory: of each callback what it has come to remember, by name.
+      memory: of each callback its class, and what it has come to remember, by name.
       arrays: all variables, and lists of arrays that callbacks remember, by name and number.
     """
 
@@ -91,6 +92,7 @@ def facts(model, data: TrainingData, **arguments) -> dict:
     optimizer = {k: v for k, v in optimizer.items() if k != "name" and not (k == "learning_rate" and np.ndim(v) == 0)}
     now = {
         "model": type(model).__name__,
+        "structure": _structure(model),
         "weights": [list(weight.shape) for weight in model.weights],
         "loss": serialize(model.flow_loss),
         "optimizer": [type(model.optimizer).__name__, optimizer],
@@ -99,6 +101,34 @@ def facts(model, data: TrainingData, **arguments) -> dict:
         **arguments,
     }
     return json.loads(json.dumps(now, default=str))
+
+
+def _structure(model) -> str | None:
+    """A fingerprint of what a model is made of but its weights; None for one with parts that have no config."""
+    try:
+        config = json.loads(json.dumps(keras.saving.serialize_keras_object(model.get_config()), default=str))
+    except Exception:  # of layers that users wrote
+        return None
+    # Keras names layers by how many there were before them in the process.
+    numbers = {name: i for i, name in enumerate(dict.fromkeys(_names(config)))}
+    return states.fingerprint(_numbered(config, numbers))
+
+
+def _names(config) -> Iterator[str]:
+    if isinstance(config, dict) and isinstance(config.get("name"), str):
+        yield config["name"]
+    if isinstance(config, (dict, list)):
+        for value in config.values() if isinstance(config, dict) else config:
+            yield from _names(value)
+
+
+def _numbered(config, numbers):
+    """The config with numbers in place of names."""
+    if isinstance(config, dict):
+        return {key: _numbered(value, numbers) for key, value in config.items()}
+    if isinstance(config, list):
+        return [_numbered(value, numbers) for value in config]
+    return numbers.get(config, config) if isinstance(config, str) else config
 
 
 def _check_same(path, kept: dict, now: dict) -> None:
@@ -126,6 +156,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     Raises:
       ValueError: if the progress is that of another fit.
+      OSError: if the file cannot be written.
     """
 
     def __init__(self, model, path: str | Path, progress: Progress, facts: dict):
@@ -133,6 +164,8 @@ class Checkpoint(keras.callbacks.Callback):
         _check_same(path, progress.facts, facts)
         self._path, self._progress, self._epochs_over = Path(path), progress, progress.epoch
         self._is_writer = replicas.is_chief(model.distribute_strategy)
+        if self._is_writer:
+            atomic.check_writable(path)
         self._variables = _named("model", model.variables) | _named("optimizer", model.optimizer.variables)
         self._metrics = _named("metric", [variable for metric in model.metrics for variable in metric.variables])
         self._restore(self._variables)
@@ -174,10 +207,17 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._at_first = [_memory(callback) for callback in self._others]
-        for i, (callback, kept) in enumerate(zip(self._others, self._progress.memory, strict=False)):
-            for name, value in kept.items():
-                if name not in self._at_first[i]:
-                    continue  # a callback that was another one
+        kept = list(enumerate(self._progress.memory))
+        for callback, at_first in zip(self._others, self._at_first, strict=True):
+            # The next one of its class: there may be others before it now.
+            found = next((each for each in kept if each[1][0] == type(callback).__name__), None)
+            if found is None:
+                continue
+            kept.remove(found)
+            i, (_, memory) = found
+            for name, value in memory.items():
+                if name not in at_first:
+                    continue
                 if isinstance(value, dict):
                     value = [self._progress.arrays[f"callback/{i}/{name}/{j}"] for j in range(value["n_arrays"])]
                 setattr(callback, name, value)
@@ -225,7 +265,7 @@ class Checkpoint(keras.callbacks.Callback):
                 if isinstance(value, list):
                     arrays |= {f"callback/{i}/{name}/{j}": array for j, array in enumerate(value)}
                     now[name] = {"n_arrays": len(value)}
-            memory.append(now)
+            memory.append([type(callback).__name__, now])
         done = dataclasses.replace(
             self._progress,
             epoch=epoch,

@@ -94,9 +94,19 @@ def total(values):
     return tf.nest.pack_sequence_as(values, list(sums.values()))
 
 
-def mean(values: list[tf.Tensor]) -> list[tf.Tensor]:
-    """Means of tensors over all replicas."""
-    return [each / count() for each in total(values)] if count() > 1 and values else values
+def heard(values, n_rows: tf.Tensor):
+    """Tensors of this replica, or zeros if it has no rows, as of a last batch of few: what it computes may be NaN."""
+    if count() == 1:
+        return values
+    return tf.nest.map_structure(lambda value: tf.where(n_rows > 0, value, tf.zeros_like(value)), values)
+
+
+def mean(values: list[tf.Tensor], n_rows: tf.Tensor) -> list[tf.Tensor]:
+    """Means of tensors over all replicas that have rows; `n_rows` is how many this one has."""
+    if count() == 1 or not values:
+        return values
+    n_with = total(tf.cast(n_rows > 0, values[0].dtype))
+    return [each / tf.cast(n_with, each.dtype) for each in total(heard(values, n_rows))]
 
 
 def share(weight: tf.Tensor) -> tf.Tensor | float:

@@ -60,13 +60,15 @@ class SteppingModel(SavedWhole, keras.Model):
                 objective = tf.add_n([loss * tf.cast(share, loss.dtype), *extras])
                 scaled = self.optimizer.scale_loss(objective)
             gradients = tape.gradient(scaled, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        objective, gradients = replicas.total((objective, [tf.convert_to_tensor(g) for g in gradients]))
+        gradients = [tf.convert_to_tensor(g) for g in gradients]
+        loss, objective, gradients = replicas.heard((loss, objective, gradients), tf.shape(x)[0])
+        objective, gradients = replicas.total((objective, gradients))
         # A bad step must not reach the weights: it is left out, its loss is shown as NaN, and the callback
         # StopOnNonFinite ends the fit.
         finite = self._is_sound(objective, gradients)
         self._apply_if(finite, gradients, weights)
         # Each replica has moved them by its own rows.
-        after = replicas.mean([tf.convert_to_tensor(variable) for variable in state])
+        after = replicas.mean([tf.convert_to_tensor(variable) for variable in state], tf.shape(x)[0])
         for variable, old, new in zip(state, before, after, strict=True):
             variable.assign(tf.where(finite, new, old))
         return self._track(tf.where(finite, loss, np.nan), weight)
