@@ -298,6 +298,11 @@ def test_weights_that_are_none(content, refused):
     refused(weights=content, match="HDF5")
 
 
+def test_weights_that_lead_hdf5_in_circles(refused):
+    """Found by fuzzing: a group without end, which HDF5 lists until it has all memory."""
+    refused(weights=(ROOT / "tests" / "fuzz" / "corpus" / "weights_in_circles.h5").read_bytes(), match="HDF5")
+
+
 def _link(name):
     info = zipfile.ZipInfo(name)
     info.external_attr = (stat.S_IFLNK | 0o777) << 16
