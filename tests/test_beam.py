@@ -35,6 +35,7 @@ if HAS_BEAM:
 
     from tfflows import beam as tfb
     from tfflows.beam import __main__ as command
+    from tfflows.beam import jobs
     from tfflows.beam.jobs import RUNNER
     from tfflows.beam.storage import Folder
 
@@ -172,6 +173,64 @@ def test_labels_as_context_are_whole(model):
     checked = read.check(table)
     assert checked.reasons.tolist() == [None, "label is 1.5, not whole", "label is missing", None]
     assert checked.inputs["context"].tolist() == [0, 2]
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("categories", "values", "expected"),
+    [
+        ((1, 2, 3), ["1", "2", "3"], [0, 1, 2]),
+        ((1, 2, 3), ["1", "2", "?"], [0, 1, "k is '?', none of its categories"]),
+        ((1, 2, 3), [1.0, 2.0, NAN], [0, 1, "k is missing"]),
+        ((1, 2, 3), [3, None, 0], [2, "k is missing", "k is '0', none of its categories"]),
+        ((1, 2, 3), [2.0, 2.5], [1, "k is '2.5', none of its categories"]),
+        ((1, 2, 3), pa.array(["3", "?", "3"]).dictionary_encode(), [2, "k is '?', none of its categories", 2]),
+        (("1", "x"), [1, 2], [0, "k is '2', none of its categories"]),
+        ((False, True), [True, None, False], [1, "k is missing", 0]),
+        ((False, True), [1, 2, 0], [1, "k is '2', none of its categories", 0]),
+        ((False, True), ["true", "2"], [1, "k is '2', none of its categories"]),
+        ((1, "x"), ["x", "1", "y"], [1, 0, "k is 'y', none of its categories"]),
+        ((1, 2), [[1], None], ["k is of type list<item: int64>", "k is missing"]),
+    ],
+)
+def test_a_category_that_is_none_changes_no_other_row(categories, values, expected):
+    column = Column("k", "int64", categories)
+    read = rows.Rows((), (column,), None, "float32", "float32", (len(categories),), ("log_prob",))
+    checked = read.check(pa.table({"k": values}))
+    assert checked.reasons.tolist() == [one if isinstance(one, str) else None for one in expected]
+    heard = np.argmax(checked.inputs["context"], axis=1)
+    assert heard.tolist() == [one for one in expected if not isinstance(one, str)]
+    np.testing.assert_array_equal(checked.inputs["context"].sum(axis=1), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values", "expected"),
+    [
+        ("int32", [3e9, 1e300, 1.0, -(2.0**31) - 1, 2.0**31 - 1, -(2.0**31)], [0, 0, 1, 0, 1, 1]),
+        ("int64", [2.0**63, 2.0**62, -(2.0**63)], [0, 1, 1]),
+        ("uint8", [256.0, 255.0, -1.0], [0, 1, 0]),
+        ("float32", [3e9, 1e300, -1e39], [1, 0, 0]),
+        ("float64", [3e9, 1e300], [1, 1]),
+    ],
+)
+def test_contexts_that_their_type_cannot_hold_are_bad(dtype, values, expected):
+    read = rows.Rows((), (Column("k"),), None, "float32", dtype, (), ("log_prob",))
+    checked = read.check(pa.table({"k": values}))
+    assert [reason is None for reason in checked.reasons] == [bool(is_good) for is_good in expected]
+    assert {reason.split(", ")[1] for reason in checked.reasons if reason is not None} <= {f"too large for {dtype}"}
+    good = [value for value, is_good in zip(values, expected, strict=True) if is_good]
+    assert checked.inputs["context"].tolist() == np.array(good, dtype).tolist()
+
+
+def test_columns_that_bad_rows_cannot_have(model):
+    read = rows.rows_of(served.describe(model), "log_prob", keep=["id"])
+    names = ["id", "a", "p", "k", "c"]
+    read.check_free([*names, "log_prob"], "in")  # bad rows have none, good ones not theirs
+    for name in ("row", "reason"):
+        with pytest.raises(ValueError, match=f"Expected no columns '{name}' in in, which are added"):
+            read.check_free([*names, name], "in")
 
 
 def test_a_column_that_is_not_there(model):
@@ -451,6 +510,16 @@ def test_wrong_arguments_are_refused_before_anything_starts(model, data, tmp_pat
     with pytest.raises(ValueError, match=message):
         tfb.score(**settings)
     assert not (tmp_path / "out").exists()
+
+
+@needs_beam
+def test_a_given_context_that_its_type_cannot_hold(model):
+    labels = {"sample": {"context": ((None,), np.dtype("int32"))}}
+    labelled = served.describe(model)._replace(inputs=labels, schema=None)
+    assert jobs._given(labelled, {"c0": 7}).tolist() == [7]
+    for value in (3e9, 1.5):
+        with pytest.raises(ValueError, match="Expected numbers that int32 can hold as given; got"):
+            jobs._given(labelled, {"c0": value})
 
 
 @needs_beam

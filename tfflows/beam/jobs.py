@@ -12,7 +12,7 @@ import numpy as np
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from tfflows.beam import storage
-from tfflows.beam.rows import rows_of
+from tfflows.beam.rows import rows_of, too_large
 from tfflows.beam.served import Description, describe
 from tfflows.beam.shards import N_SEEDS, Shard, shards_of_draws, shards_of_files
 from tfflows.beam.steps import BLOCK, Drawing, Run, Scoring, first_schema
@@ -197,6 +197,8 @@ def _given(model: Description, given: dict) -> np.ndarray | None:
         raise ValueError(f"Expected numbers as given; got {given}.") from error
     if not np.isfinite(row).all():
         raise ValueError(f"Expected finite numbers as given; got {given}.")
+    if too_large(row, context[1]).any() or (context[1].kind in "iu" and (row % 1 != 0).any()):
+        raise ValueError(f"Expected numbers that {context[1].name} can hold as given; got {given}.")
     return (heard(known, row) if len(context[0]) > 1 else row[:, 0]).astype(context[1])
 
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from tfflows.beam.served import Description
+from tfflows.beam.values import is_number, note, too_large, values_of
 from tfflows.bijectors.domain import NORM_TOLERANCE, SUM_TOLERANCE
 from tfflows.checks import listed
 from tfflows.domains import Domain
@@ -20,7 +20,6 @@ from tfflows.schema import Column
 
 OPS = ("log_prob", "encode")
 REASON, ROW = "reason", "row"
-LONGEST = 80  # characters of a value that a reason repeats
 
 
 class Checked(NamedTuple):
@@ -77,23 +76,24 @@ class Rows:
         kept = names if self.keep is None else self.keep
         if missing := [name for name in kept if name not in names]:
             raise ValueError(f"Expected columns {listed(missing)} in {where}; got {listed(names)}.")
-        if taken := [name for name in (*self.outputs, REASON, ROW) if name in kept]:
-            raise ValueError(f"Expected no columns {listed(taken)} in {where}, which are added; got them.")
+        # Bad rows are written with all of their columns.
+        added = [name for name in self.outputs if name in kept] + [name for name in (REASON, ROW) if name in names]
+        if added:
+            raise ValueError(f"Expected no columns {listed(added)} in {where}, which are added; got them.")
 
     def check(self, table: pa.Table) -> Checked:
         """Looks a table through. Columns that are missing or of another type are reasons too, and no errors."""
         reasons = np.full(len(table), None, object)
-        x = self._numbers(table, self.columns, self.x_dtype, reasons)
+        x = self._numbers(table, self.columns, self.x_dtype, reasons).astype(self.x_dtype)
         if self.domain is not None:
             self._check_domain(x, reasons)
         inputs = {"x": x}
         if self.context:
-            values = self._numbers(table, self.context, "float64", reasons)
+            values = self._numbers(table, self.context, self.context_dtype, reasons)
             if np.dtype(self.context_dtype).kind in "iu":
                 named = ", ".join(column.name for column in self.context)
-                _note(
-                    reasons, (np.isfinite(values) & (values % 1 != 0)).any(axis=1), named + " is {}, not whole", values
-                )
+                broken = (np.isfinite(values) & (values % 1 != 0)).any(axis=1)
+                note(reasons, broken, named + " is {}, not whole", values)
             values = heard(self.context, values) if self.context_shape else values[:, 0]
             inputs["context"] = np.nan_to_num(values).astype(self.context_dtype)
         good = np.equal(reasons, None)
@@ -130,18 +130,18 @@ class Rows:
         return scored, dead.append_column(REASON, pa.array(reasons[~good], pa.string()))
 
     def _numbers(self, table, columns, dtype, reasons) -> np.ndarray:
-        """`[n, k]`, NaN in bad rows, whose reasons are noted."""
-        found = np.empty([len(table), len(columns)], dtype)
+        """`[n, k]` of float64 that `dtype` can hold, NaN in bad rows, whose reasons are noted."""
+        found = np.empty([len(table), len(columns)])
         for i, column in enumerate(columns):
             if column.name not in table.column_names:
-                _note(reasons, np.full(len(table), True), f"no column '{column.name}'")
+                note(reasons, np.full(len(table), True), f"no column '{column.name}'")
                 found[:, i] = np.nan
                 continue
-            values, wrong = _values(column, table.column(column.name).combine_chunks(), reasons)
-            too_large = np.abs(values) > np.finfo(dtype).max
-            _note(reasons, ~np.isfinite(values) & ~wrong, column.name + " is {}", values)
-            _note(reasons, too_large, column.name + " is {}, too large for " + dtype, values)
-            found[:, i] = np.where(np.isfinite(values) & ~too_large, values, np.nan)
+            values, wrong = values_of(column, table.column(column.name).combine_chunks(), reasons)
+            large = too_large(values, dtype)
+            note(reasons, ~np.isfinite(values) & ~wrong, column.name + " is {}", values)
+            note(reasons, large, column.name + " is {}, too large for " + dtype, values)
+            found[:, i] = np.where(np.isfinite(values) & ~large, values, np.nan)
         return found
 
     def _check_domain(self, x, reasons):
@@ -150,7 +150,7 @@ class Rows:
             columns, values = self.columns[start : start + domain.n_columns], x[:, start : start + domain.n_columns]
             start += domain.n_columns
             names = ", ".join(column.name for column in columns)
-            _note(reasons, outside(domain, values), names + " is {}, outside of " + domain.text, values)
+            note(reasons, outside(domain, values), names + " is {}, outside of " + domain.text, values)
 
 
 def outside(domain: Domain, values: np.ndarray) -> np.ndarray:
@@ -202,7 +202,7 @@ def rows_of(
         if table is None:
             raise ValueError("Expected columns=, the names of x, because the model has no names for them; got None.")
         others = [*(column.name for column in context_columns), *(() if keep is None else keep)]
-        columns = [f.name for f in table if _is_number(f.type) and f.name not in others]
+        columns = [f.name for f in table if is_number(f.type) and f.name not in others]
         if len(columns) != n:
             raise ValueError(
                 f"Expected {n} columns of numbers, or columns=, because the model has no names for them; got "
@@ -248,59 +248,3 @@ def _named(known, names, n, what) -> tuple[Column, ...]:
     if known is None:
         return tuple(map(Column, names))
     return tuple(dataclasses.replace(column, name=name) for column, name in zip(known, names, strict=True))
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
-
-
-def _values(column: Column, values: pa.Array, reasons) -> tuple[np.ndarray, np.ndarray]:
-    """A column as float64 `[n]`, and where it is none, which is noted: categories by their number, text as it reads."""
-    if pa.types.is_dictionary(values.type):
-        values = values.cast(values.type.value_type)
-    wrong = np.asarray(pc.is_null(values))
-    _note(reasons, wrong, f"{column.name} is missing")
-    try:
-        if column.categories is not None:
-            known = pa.array(column.categories)
-            found = pc.index_in(values.cast(known.type), known)
-        elif pa.types.is_boolean(values.type):
-            found = values.cast(pa.uint8())
-        elif _is_number(values.type):
-            found = values
-        else:
-            found = values.cast(pa.float64()) if _is_text(values.type) else None
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        found = pa.array(map(_number, values.to_pylist()), pa.float64()) if _is_text(values.type) else None
-    if found is None:
-        _note(reasons, ~wrong, f"{column.name} is of type {values.type}")
-        return np.full(len(values), np.nan), np.full(len(values), True)
-    strange = np.asarray(pc.is_null(found)) & ~wrong
-    if strange.any():
-        expected = "no number" if column.categories is None else "none of its categories"
-        _note(reasons, strange, column.name + " is '{}', " + expected, values)
-    found = found.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-    return found, wrong | strange
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-
-
-def _number(text) -> float | None:
-    try:
-        return float(text)
-    except (TypeError, ValueError):
-        return None
-
-
-def _note(reasons: np.ndarray, bad: np.ndarray, text: str, values=None) -> None:
-    """Gives rows that are bad and have no reason yet this one, with their values in its braces."""
-    for i in np.flatnonzero(bad & np.equal(reasons, None)):
-        if values is None:
-            reasons[i] = text
-        else:
-            value = values[int(i)]
-            value = value.as_py() if isinstance(value, pa.Scalar) else np.squeeze(value)
-            value = value if isinstance(value, str) else np.array2string(np.asarray(value), precision=6)
-            reasons[i] = value[:LONGEST].join(text.rsplit("{}", 1))
