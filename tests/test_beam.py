@@ -513,6 +513,20 @@ def test_wrong_arguments_are_refused_before_anything_starts(model, data, tmp_pat
 
 
 @needs_beam
+def test_a_run_killed_before_its_settings_were_there_is_begun_again(tmp_path):
+    folder = Folder(str(tmp_path / "out"))
+    begun = tmp_path / "out" / "_tfflows" / "begun"
+    begun.mkdir(parents=True)
+    (begun / "0.tmp").write_text("{")
+    folder.prepare({"op": "encode"}, overwrite=False)
+    assert json.loads(Path(folder.settings).read_text()) == {"op": "encode"}
+    Path(folder.settings).unlink()
+    (tmp_path / "out" / "begun").write_text("of somebody else")
+    with pytest.raises(ValueError, match="Expected an out folder that is empty"):
+        folder.prepare({"op": "encode"}, overwrite=False)
+
+
+@needs_beam
 def test_a_given_context_that_its_type_cannot_hold(model):
     labels = {"sample": {"context": ((None,), np.dtype("int32"))}}
     labelled = served.describe(model)._replace(inputs=labels, schema=None)

@@ -122,7 +122,8 @@ class Folder:
         """Makes the folder one of these settings, or goes on in one that is.
 
         Raises:
-          ValueError: if it holds anything else, unless it may be overwritten; then only files of ours go.
+          ValueError: if it holds anything else than what a run has begun, unless it may be overwritten; then only files
+            of ours go.
         """
         before = read_json(self.settings)
         if before == settings:
@@ -134,7 +135,9 @@ class Folder:
                     f"Expected an out folder of the same model and settings, or overwrite=True; got {self.path}, which "
                     f"is of others: {listed(changed)}."
                 )
-            if files([FileSystems.join(self.path, "**")]):
+            # A run that was killed before it had written its settings leaves what it had begun.
+            inside, begun = (files([FileSystems.join(folder, "**")]) for folder in (self.path, self.begun))
+            if {path for path, *_ in inside} - {path for path, *_ in begun}:
                 raise ValueError(f"Expected an out folder that is empty or of an earlier run; got {self.path}.")
         manifests = self.manifests()
         for path in manifests:
