@@ -8,11 +8,11 @@ import flatbuffers
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.core.framework import attr_value_pb2, types_pb2
+from tensorflow.core.framework import attr_value_pb2, tensor_pb2, types_pb2
 from tensorflow.core.protobuf import saved_model_pb2, tensor_bundle_pb2
 
 from tfflows import export
-from tfflows.export import checking_variables
+from tfflows.export import checking, checking_variables
 
 ROOT = Path(__file__).parents[1] / "saved_models" / "two_moons"
 X = np.zeros((3, 2), np.float32)
@@ -106,6 +106,7 @@ CHANGES = {
         g.object_graph_def.nodes[0].user_object, "identifier", "_tf_keras_model"
     ),
     "a table": lambda g: g.object_graph_def.nodes.add().resource.SetInParent(),
+    "a constant as an object": lambda g: setattr(g.object_graph_def.nodes.add().constant, "operation", "x"),
     "a saver of its own": lambda g: setattr(g.object_graph_def.nodes[0], "registered_saver", "x"),
     "a large variable": lambda g: setattr(variable(g).shape.dim[0], "size", 10**12),
     "a negative variable": lambda g: setattr(variable(g).shape.dim[0], "size", -5),
@@ -145,6 +146,73 @@ def more(graph, **attributes):
     return used(graph).add(op="Split", name="more", attr=attributes)
 
 
+def constants(graph, n=1, shape=(), **values):
+    """Adds `n` constants whose values are stored as said, one float by default."""
+    for i in range(n):
+        node = used(graph).add(op="Const", name=f"more{i}")
+        tensor = node.attr["value"].tensor
+        tensor.MergeFrom(tensor_pb2.TensorProto(**{"dtype": types_pb2.DT_FLOAT, "float_val": [1.0]} | values))
+        for size in shape:
+            tensor.tensor_shape.dim.add(size=size)
+        node.attr["dtype"].type = tensor.dtype
+
+
+def constant_in_a_list(graph):
+    constants(graph, shape=[8 * 10**8])
+    node = used(graph)[-1]
+    node.attr["more"].list.tensor.add().CopyFrom(node.attr["value"].tensor)
+    del node.attr["value"].tensor.tensor_shape.dim[:]
+
+
+def constant_bound_of_an_argument(graph):
+    """Far from all nodes: of the types of what a function takes."""
+    node = next(n for n in graph.object_graph_def.nodes if n.WhichOneof("kind") == "bare_concrete_function")
+    bound = node.bare_concrete_function.function_spec.fullargspec.bounded_tensor_spec_value.minimum
+    bound.dtype = types_pb2.DT_FLOAT
+    bound.tensor_shape.dim.add(size=8 * 10**8)
+
+
+LARGE = [8 * 10**8]
+TOO_LARGE = {
+    "a constant of 3,200,000,000 bytes in": lambda g: constants(g, shape=LARGE),
+    "a constant of 1,048,580 bytes in": lambda g: constants(g, shape=[2**18 + 1]),
+    "constants of 71,": lambda g: constants(g, 68, shape=[2**18]),
+    "a constant of 3,200,000,0": constant_in_a_list,
+    "a constant of 3,200,000": constant_bound_of_an_argument,
+    r"a constant of shape \[-1\]": lambda g: constants(g, shape=[-1]),
+    r"a constant of shape \[1, 1, 1": lambda g: constants(g, shape=[1] * 255),
+    "a constant of 85,070": lambda g: constants(g, shape=[0, 2**62, 2**62]),
+    r"a constant of shape \[\]": lambda g: constants(g, tensor_shape={"unknown_rank": True}),
+    "a constant of 1,024,000,000 bytes": lambda g: constants(
+        g, shape=[10**6], dtype=types_pb2.DT_STRING, string_val=[b"x" * 1000]
+    ),
+    "a constant of type 999": lambda g: constants(g, dtype=999),
+    "a constant of resource": lambda g: constants(g, dtype=types_pb2.DT_RESOURCE),
+    "a constant of float32_ref": lambda g: constants(g, dtype=types_pb2.DT_FLOAT_REF),
+}
+
+
+@pytest.mark.parametrize("match", TOO_LARGE)
+def test_constants_that_are_larger_than_what_is_stored_of_them(match, refused):
+    refused(TOO_LARGE[match], match=f"whose parts fit each other; got {match}")
+
+
+def test_constants_of_moderate_size_are_let_in(tmp_path):
+    """TensorFlow stores zeros as one number too."""
+    values = np.arange(400_000, dtype=np.float32)
+
+    def f(x):
+        small, large = tf.constant(1.0, shape=[500, 500]), tf.constant(values)
+        return {"y": x + tf.reduce_sum(small) + large[1]}
+
+    module = tf.Module()
+    module.weight = tf.Variable(1.0)
+    function = tf.function(f, input_signature=[tf.TensorSpec([None], tf.float32, name="x")], autograph=False)
+    tf.saved_model.save(module, str(tmp_path / "saved"), signatures=function)
+    found = export.runner(tmp_path / "saved")("serving_default", x=np.zeros(2, np.float32))
+    np.testing.assert_array_equal(found["y"], 250_001.0)
+
+
 MISFITS = {
     "of type 1 in '.*', which takes 3": float_bounds,
     "is said to be of": half_constant,
@@ -174,6 +242,11 @@ FOLDERS = {
     "their index cut off": lambda f: cut(f / "variables" / "variables.index", 100),
     "a link": lambda f: link(f / "variables" / "variables.index"),
 }
+
+
+def test_graphs_of_any_length_are_not_read(refused, monkeypatch):
+    monkeypatch.setattr(checking, "MOST_BYTES", 1000)
+    refused(match="with a graph of at most 1,000 bytes; got 426,270")
 
 
 def cut(path, n):

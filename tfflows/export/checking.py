@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tfflows.export.checking_variables import check_variables
 
-MOST_BYTES = (1 << 31) - 1  # that a protocol buffer, or a flatbuffer, can have
+MOST_BYTES = 1 << 28  # of the graph, which takes many times as much memory; weights are not in it
 
 # Operations of TensorFlow that calculate, and nothing else: none that reads or writes files, calls Python, loads
 # libraries, opens connections, prints, or ends the process.
@@ -48,7 +48,9 @@ CALCULATE = frozenset(
 # Of the two functions that save and restore variables.
 OF_FILES = frozenset(["MergeV2Checkpoints", "RestoreV2", "SaveV2"])
 OF_NAMES = frozenset(["ShardedFilename", "StaticRegexFullMatch", "StringJoin"])
-OBJECTS = {"variable", "function", "bare_concrete_function", "constant", "captured_tensor"}
+# None of kind "constant", which `flow.export` never writes: any number of them may be one constant of the graph, and
+# each takes its room.
+OBJECTS = {"variable", "function", "bare_concrete_function", "captured_tensor"}
 PLAIN_OBJECTS = {
     *("_generic_user_object", "signature_map", "trackable_list_wrapper", "trackable_dict_wrapper"),
     "trackable_tuple_wrapper",
@@ -67,6 +69,7 @@ def check_saved_model(path) -> None:
     """
     from tensorflow.core.protobuf import saved_model_pb2
 
+    from tfflows.export.checking_tensors import check_tensors
     from tfflows.export.graph_types import check_types
 
     folder = Path(path)
@@ -87,6 +90,7 @@ def check_saved_model(path) -> None:
             raise ValueError(f"{EXPECTED} in {path}, of variables and functions; got {name} {node.registered_name}.")
     _check_operations(graph, path)
     try:
+        check_tensors(graph)
         check_types(graph.graph_def)
     except ValueError as error:
         raise ValueError(f"{EXPECTED} in {path}, whose parts fit each other; got {error}.") from error
@@ -101,8 +105,9 @@ def _check_files(folder):
     for name in ("saved_model.pb", "variables/variables.index"):
         if not (folder / name).is_file():
             raise ValueError(f"Expected a SavedModel in {folder}; got no {name} in it.")
-    if (folder / "saved_model.pb").stat().st_size > MOST_BYTES:
-        raise ValueError(f"{EXPECTED} in {folder}, of at most {MOST_BYTES:,} bytes; got a larger saved_model.pb.")
+    n_bytes = (folder / "saved_model.pb").stat().st_size
+    if n_bytes > MOST_BYTES:
+        raise ValueError(f"{EXPECTED} in {folder}, with a graph of at most {MOST_BYTES:,} bytes; got {n_bytes:,}.")
     for name in ("saved_model.cpb", "saved_model.pbtxt"):  # TensorFlow might read these instead
         if (folder / name).exists():
             raise ValueError(f"{EXPECTED} in {folder}; got a {name} in it.")

@@ -6,8 +6,7 @@ import math
 import re
 from pathlib import Path
 
-from tfflows.export.checking import MOST_BYTES
-
+MOST_BYTES = (1 << 31) - 1  # that a flatbuffer can have
 # Of TFLite's, those that need no other resource than tensors.
 REFUSED = re.compile(
     r"CUSTOM|DELEGATE|CALL|CALL_ONCE|HASHTABLE.*|VAR_HANDLE|READ_VARIABLE|ASSIGN_VARIABLE|STABLEHLO_.*|PLACEHOLDER_.*|"
