@@ -2,6 +2,8 @@
 
 import json
 import os
+import resource
+import shutil
 import time
 from pathlib import Path
 
@@ -81,12 +83,32 @@ def test_time_is_bounded():
     assert time.perf_counter() - started < 20
 
 
-def test_refused_before_a_process_starts(tmp_path, monkeypatch):
-    monkeypatch.setattr(isolated_process, "__file__", str(tmp_path / "nothing.py"))
+def test_files_are_refused_as_by_runner(tmp_path):
     (tmp_path / "x.tflite").write_bytes(b"TFL3" * 10)
-    for path, match in [(tmp_path / "x.tflite", "got one that is damaged"), (tmp_path / "y", "which is neither")]:
-        with pytest.raises(ValueError, match=match), export.IsolatedRunner(path):
-            pass
+    for name in ("x.tflite", "y"):
+        with pytest.raises(ValueError) as here:
+            export.runner(tmp_path / name)
+        with pytest.raises(ValueError) as there:
+            export.IsolatedRunner(tmp_path / name)
+        assert str(there.value) == str(here.value)
+
+
+def test_the_limits_are_of_looking_through_the_file_too(tmp_path):
+    """20 MB of graphs with nothing in them take a gigabyte as soon as they are read."""
+    shutil.copytree(ROOT / "1", tmp_path / "export")
+    (tmp_path / "export" / "saved_model.pb").write_bytes(b"\x12\x00" * 10_000_000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for match, setting in {
+        "cannot be read": {"max_bytes": 1_000_000_000},
+        "took more than": {"max_seconds": 0.05},
+    }.items():
+        with pytest.raises(ValueError, match=match):
+            export.IsolatedRunner(tmp_path / "export", **setting)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 100_000  # kB
+
+
+def test_nothing_is_started_for_limits_that_are_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(isolated_process, "__file__", str(tmp_path / "nothing.py"))
     for setting in ("max_seconds", "max_bytes"):
         for value in (0, float("inf"), float("nan")):
             with pytest.raises(ValueError, match=f"Expected {setting} > 0, and finite; got {value}"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import math
 import re
 from pathlib import Path
@@ -66,9 +68,6 @@ def read_tflite(path) -> bytes:
     Raises:
       ValueError: that says what is wrong.
     """
-    # Private: the rest of the package must not need it.
-    from tensorflow.lite.python import schema_py_generated as schema
-
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"Expected a SavedModel's folder or a TFLite file; got {path}, which is neither.")
@@ -76,11 +75,23 @@ def read_tflite(path) -> bytes:
         _expect(path.stat().st_size <= MOST_BYTES, f"{path.stat().st_size:,} bytes")
         content = path.read_bytes()
         _expect(content[4:8] == b"TFL3", "no file of TFLite")
+        schema = _schema()
         _check_graphs(schema.Model.GetRootAsModel(content, 0), len(content), schema)
-        return content
+        return content  # the same bytes are looked at and run, whatever happens to the file
     except Exception as error:  # of any kind: numbers in the file are places to look at
         reason = str(error) or type(error).__name__
         raise ValueError(f"Expected a TFLite file of a flow in {path}; got one that is damaged: {reason}.") from error
+
+
+@functools.cache
+def _schema():
+    """A private module of TensorFlow's, without importing the rest, which a process that runs only LiteRT has not."""
+    folder = importlib.util.find_spec("tensorflow").submodule_search_locations[0]
+    place = Path(folder, "lite", "python", "schema_py_generated.py")
+    spec = importlib.util.spec_from_file_location("tfflows_tflite_schema", place)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _check_graphs(model, n_bytes, schema):

@@ -9,14 +9,11 @@ import signal
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 
 from tfflows.export import isolated_process
-from tfflows.export.checking import check_saved_model
-from tfflows.export.checking_tflite import read_tflite
-from tfflows.export.isolated_process import FAILED, pack, receive, send, unpack
+from tfflows.export.isolated_process import FAILED, REFUSED, pack, receive, send, unpack
 
 
 class IsolatedRunner:
@@ -25,13 +22,15 @@ class IsolatedRunner:
         with export.IsolatedRunner("strange.tflite") as run:
             log_density = run("log_prob", x=x)["log_prob"]
 
-    The file is looked through as by `runner`. Whatever it does to TensorFlow or LiteRT in spite of that ends its own
-    process, and is a `ValueError` in this one. A call is `run(signature, **inputs)` and returns arrays by name; threads
-    take turns. `close()`, or the end of a `with`, ends the process.
+    The file is looked through as by `runner`, in that process too and within its limits: this one does not read it.
+    Whatever it does to TensorFlow or LiteRT in spite of that ends its own process, and is a `ValueError` in this one. A
+    call is `run(signature, **inputs)` and returns arrays by name; threads take turns. `close()`, or the end of a
+    `with`, ends the process.
 
     Args:
       path: a SavedModel's folder, or a `.tflite` file.
-      max_seconds: > 0, of the start of the process, with loading; and of each call. After it, the process is ended.
+      max_seconds: > 0, of the start of the process, with looking through the file and loading it; and of each call.
+        After it, the process is ended.
       max_bytes: > 0, of the memory that is the process' own, stacks of threads included, on Linux only; TensorFlow
         alone takes more than half a gigabyte. And of an answer, everywhere.
 
@@ -46,12 +45,6 @@ class IsolatedRunner:
                 raise ValueError(f"Expected {name} > 0, and finite; got {value}.")
         self._path, self._max_seconds, self._max_bytes = path, max_seconds, int(max_bytes)
         self._lock, self._end = threading.Lock(), ""
-        if Path(path).is_dir():
-            check_saved_model(path)
-            content = b""
-        else:
-            # The same bytes are looked at and run, whatever happens to the file.
-            content = read_tflite(path)
         command = [sys.executable, isolated_process.__file__, path, self._max_bytes, os.getpid()]
         self._process = subprocess.Popen(
             list(map(str, command)),
@@ -61,7 +54,7 @@ class IsolatedRunner:
             start_new_session=True,  # Ctrl-C is for this process
         )
         try:
-            self._ask(content)
+            self._ask(None)
         except BaseException:
             self.close()
             raise
@@ -88,7 +81,8 @@ class IsolatedRunner:
                 stream.close()
         self._process.wait()
 
-    def _ask(self, message: bytes) -> bytes:
+    def _ask(self, message: bytes | None) -> bytes:
+        """The answer to a message; to None the first one, which comes by itself."""
         with self._lock:
             if self._end:
                 raise self._error()
@@ -96,7 +90,8 @@ class IsolatedRunner:
             clock.daemon = True
             clock.start()
             try:
-                send(self._process.stdin, message)
+                if message is not None:
+                    send(self._process.stdin, message)
                 answer = receive(self._process.stdout, self._max_bytes)
             except (EOFError, OSError):
                 self._kill(self._last_words())
@@ -109,6 +104,8 @@ class IsolatedRunner:
                 raise
             finally:
                 clock.cancel()
+        if answer[:1] == REFUSED:
+            raise ValueError(answer[1:].decode(errors="replace"))
         if answer[:1] == FAILED:
             raise ValueError(
                 f"Expected an export that can be run; got {self._path}: {answer[1:].decode(errors='replace')}"

@@ -2,9 +2,9 @@
 
     python isolated_process.py PATH MAX_BYTES PARENT
 
-It never imports tfflows, and for a TFLite file not TensorFlow either, where LiteRT is installed. A message is its
-length and its content. The first one from the other side is the TFLite file, or empty for a SavedModel; each further
-one is a call. PARENT is the number of the process that asks: `tfflows.export.IsolatedRunner`.
+Of tfflows it imports only what looks through exports, and for a TFLite file not TensorFlow either, where LiteRT is
+installed. A message is its length and its content. The first one from here says whether there is something to run;
+each from the other side is a call. PARENT is the number of the process that asks: `tfflows.export.IsolatedRunner`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ import os
 import sys
 import threading
 import time
+import types
 
 import numpy as np
 
-RAN, FAILED = b"\0", b"\1"
+RAN, FAILED, REFUSED = b"\0", b"\1", b"\2"
 LENGTH = 8  # bytes
 
 
@@ -104,8 +105,14 @@ def main(path: str, max_bytes: int, parent: int) -> None:
     os.dup2(2, 1)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     try:
-        content = receive(stdin, sys.maxsize)
-        call = _tflite(content, max_bytes) if content else _saved_model(path, max_bytes)
+        check, load = _saved_model(path) if os.path.isdir(path) else _tflite(path)
+        _limit(max_bytes)
+        try:
+            content = check(path)
+        except ValueError as error:
+            send(answers, REFUSED + _text(error))
+            return
+        call = load(content)
         send(answers, RAN)
         while True:
             message = receive(stdin, sys.maxsize)
@@ -113,12 +120,16 @@ def main(path: str, max_bytes: int, parent: int) -> None:
                 name, inputs = unpack(message)
                 answer = RAN + pack("", call(name, inputs))
             except Exception as error:
-                answer = FAILED + str(error)[:2000].encode()
+                answer = FAILED + _text(error)
             send(answers, answer)
     except (EOFError, BrokenPipeError):
         pass
     except Exception as error:
-        send(answers, FAILED + str(error)[:2000].encode())
+        send(answers, FAILED + _text(error))
+
+
+def _text(error: Exception) -> bytes:
+    return (str(error) or type(error).__name__)[:2000].encode(errors="replace")
 
 
 def _end_with(parent: int) -> None:
@@ -138,18 +149,35 @@ def _limit(max_bytes: int) -> None:
             resource.setrlimit(limit, (most, most))
 
 
-def _tflite(content: bytes, max_bytes: int):
+def _tflite(path: str):
+    """What looks through a TFLite file and returns its content, and what makes that a function."""
     module = litert()
-    _limit(max_bytes)
-    interpreter = module.Interpreter(model_content=content)
-    return lambda name, inputs: interpreter.get_signature_runner(name)(**inputs)
+    _only_checks()
+    from tfflows.export.checking_tflite import read_tflite
+
+    def load(content):
+        interpreter = module.Interpreter(model_content=content)
+        return lambda name, inputs: interpreter.get_signature_runner(name)(**inputs)
+
+    return read_tflite, load
 
 
-def _saved_model(path: str, max_bytes: int):
+def _saved_model(path: str):
+    """What looks through a SavedModel, and what makes its folder a function."""
     import tensorflow as tf
 
-    _limit(max_bytes)
-    return functools.partial(call_signature, tf.saved_model.load(path))
+    _only_checks()
+    from tfflows.export.checking import check_saved_model
+
+    return check_saved_model, lambda _: functools.partial(call_signature, tf.saved_model.load(path))
+
+
+def _only_checks() -> None:
+    """Makes tfflows packages without their `__init__`, which imports all of it: that takes seconds, and memory."""
+    folder = os.path.dirname(os.path.abspath(__file__))
+    for name, place in (("tfflows", os.path.dirname(folder)), ("tfflows.export", folder)):
+        sys.modules[name] = types.ModuleType(name)
+        sys.modules[name].__path__ = [place]
 
 
 def litert():
