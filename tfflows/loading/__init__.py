@@ -26,9 +26,8 @@ def load_model(path: str | os.PathLike, *, compile: bool = True, max_bytes: int 
     of tfflows, layers, optimizers and the like of Keras that hold no code and read no files, and what the user
     registered by `keras.saving.register_keras_serializable`; sizes in it fit the weights that are there; and these are
     plain numbers, stored whole, without links to other files; another process looks through them, since HDF5 itself may
-    be led astray. While it is built, it may not make more weights than six
-    times those in the file, which is what an optimizer adds. `keras.config.enable_unsafe_deserialization()` changes
-    none of this.
+    be led astray. While it is built, it may not make more weights than six times those in the file, which is what an
+    optimizer adds. `keras.config.enable_unsafe_deserialization()` changes none of this.
 
     Args:
       path: of a `.keras` file that `save` wrote.
