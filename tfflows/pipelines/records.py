@@ -1,0 +1,99 @@
+"""TFRecord files, read row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from tfflows import atomic, replicas
+from tfflows.pipelines.blocks import BUFFER, check_order, element, files_of
+
+
+def tfrecord(
+    paths,
+    event_shape: int | Sequence[int],
+    *,
+    context_shape: Sequence[int] | None = None,
+    weight: bool = False,
+    batch_size: int = 1024,
+    shuffle: bool = True,
+    seed: int = 0,
+    buffer: int = BUFFER,
+) -> tf.data.Dataset:
+    """Batches of rows in TFRecord files: an `Example` a row, with float features `x`, `context` and `weight`.
+
+    Args:
+      paths: one path, a pattern such as `data/*.tfrecord`, or a list in order.
+      event_shape: of x.
+      context_shape: of one context; None if there is none.
+      weight: whether there are weights.
+      batch_size, shuffle, seed: as in `npy`.
+      buffer: rows of which the next one is drawn; files come in an order of their own, several at a time.
+
+    Returns:
+      as `npy`; float32, of a number of batches that only the first epoch finds out.
+
+    Raises:
+      ValueError: for paths without files. A record of another kind stops the epoch that reads it.
+    """
+    check_order(batch_size, seed, buffer)
+    names = [str(path) for path in files_of(paths, "x")]
+    shape = (event_shape,) if isinstance(event_shape, int) else tuple(event_shape)
+    features = {"x": tf.io.FixedLenFeature(shape, tf.float32)}
+    if context_shape is not None:
+        features["context"] = tf.io.FixedLenFeature(tuple(context_shape), tf.float32)
+    if weight:
+        features["weight"] = tf.io.FixedLenFeature((), tf.float32)
+    files = tf.data.Dataset.from_tensor_slices(names)
+    if shuffle:
+        files = files.shuffle(len(names), seed=seed, reshuffle_each_iteration=True)
+    rows = files.interleave(tf.data.TFRecordDataset, cycle_length=min(8, len(names)))
+    if shuffle:
+        rows = rows.shuffle(buffer, seed=seed + 1, reshuffle_each_iteration=True)
+
+    def parsed(records):
+        found = tf.io.parse_example(records, features)
+        return element([found[name] for name in features], list(features))
+
+    batches = rows.batch(batch_size).map(parsed, num_parallel_calls=tf.data.AUTOTUNE)
+    return replicas.by_rows(batches.prefetch(tf.data.AUTOTUNE))
+
+
+def write_tfrecord(folder: str | Path, x, context=None, weight=None, *, n_shards: int = 1) -> list[Path]:
+    """Writes rows as TFRecord files that `tfrecord` reads: `0000.tfrecord` and so on, each whole or not at all.
+
+    Args:
+      folder: made if there is none.
+      x, context, weight: arrays `[n, ...]`, the last two None if there are none.
+      n_shards: files, from 1 to n; row i is in file i % n_shards.
+
+    Returns:
+      their paths.
+
+    Raises:
+      ValueError: for arrays of different lengths, or another number of files.
+    """
+    parts = {"x": x, "context": context, "weight": weight}
+    parts = {name: np.asarray(value, np.float32) for name, value in parts.items() if value is not None}
+    n = len(parts["x"])
+    if any(len(value) != n for value in parts.values()):
+        raise ValueError(f"Expected arrays of {n} rows; got { ({k: len(v) for k, v in parts.items()}) }.")
+    if not 1 <= n_shards <= n:
+        raise ValueError(f"Expected n_shards from 1 to {n}; got {n_shards}.")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for shard in range(n_shards):
+        path = folder / f"{shard:04}.tfrecord"
+        with atomic.replacing(path) as made, tf.io.TFRecordWriter(str(made)) as writer:
+            for i in range(shard, n, n_shards):
+                features = {
+                    name: tf.train.Feature(float_list=tf.train.FloatList(value=value[i].ravel()))
+                    for name, value in parts.items()
+                }
+                writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
+        paths.append(path)
+    return paths

@@ -1,0 +1,90 @@
+"""Parquet files, read by their row groups."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from tfflows.checks import listed
+from tfflows.pipelines.blocks import BUFFER, Block, batched, files_of
+
+
+def parquet(
+    paths,
+    columns: Sequence[str] | None = None,
+    *,
+    context: Sequence[str] = (),
+    weight: str | None = None,
+    batch_size: int = 1024,
+    shuffle: bool = True,
+    seed: int = 0,
+    buffer: int = BUFFER,
+) -> tf.data.Dataset:
+    """Batches of columns of numbers in Parquet files, read by their row groups (needs pyarrow, the extra `cli`).
+
+    Args:
+      paths: one path, a pattern such as `data/*.parquet`, or a list in order.
+      columns: of x; by default all that are neither context nor weight.
+      context: columns of the context.
+      weight: the column of weights.
+      batch_size, shuffle, seed, buffer: as in `npy`. Row groups of more rows than the buffer are held whole.
+
+    Returns:
+      as `npy`; x is float64 if one of its columns needs it, else float32. Missing values are NaN, which `fit` refuses.
+
+    Raises:
+      ValueError: for paths without files, files that are no Parquet, or columns that are missing or no numbers.
+    """
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetFile
+
+    paths, opened = files_of(paths, "x"), []
+    for path in paths:
+        try:
+            opened.append(ParquetFile(path))
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"Expected a Parquet file; got {path}: {error}") from error
+    schema = opened[0].schema_arrow
+    others = [*context, *([] if weight is None else [weight])]
+    columns = [name for name in schema.names if name not in others] if columns is None else list(columns)
+    for path, file in zip(paths, opened, strict=True):
+        found = file.schema_arrow
+        if missing := [name for name in (*columns, *others) if name not in found.names]:
+            raise ValueError(f"Expected columns {listed((*columns, *others))} in {path}; got none {listed(missing)}.")
+        if wrong := [name for name in (*columns, *others) if not _is_number(found.field(name).type)]:
+            raise ValueError(f"Expected columns of numbers in {path}; got others: {listed(wrong)}.")
+    if not columns:
+        raise ValueError(f"Expected at least one column of x; got none beside {listed(others)}.")
+    names = {"x": columns, "context": list(context), "weight": None if weight is None else [weight]}
+    names = {part: chosen for part, chosen in names.items() if chosen}
+    kinds = {name: schema.field(name).type.to_pandas_dtype() for each in names.values() for name in each}
+    dtypes = {part: _dtype([kinds[name] for name in each]) for part, each in names.items()}
+
+    def read(path, group):
+        with ParquetFile(path) as file:
+            table = file.read_row_group(group, columns=[name for each in names.values() for name in each])
+        arrays = []
+        for part, each in names.items():
+            values = [table.column(name).cast(pa.float64()).to_numpy().astype(dtypes[part]) for name in each]
+            arrays.append(values[0] if part == "weight" else np.stack(values, axis=1))
+        return tuple(arrays)
+
+    blocks = []
+    for path, file in zip(paths, opened, strict=True):
+        groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        blocks += [Block(functools.partial(read, path, i), n) for i, n in enumerate(groups) if n]
+        file.close()
+    specs = {part: (() if part == "weight" else (len(each),), np.dtype(dtypes[part])) for part, each in names.items()}
+    return batched(blocks, specs, batch_size, shuffle, seed, buffer)
+
+
+def _is_number(kind) -> bool:
+    return np.dtype(kind.to_pandas_dtype()).kind in "biuf"
+
+
+def _dtype(each) -> str:
+    """float32 if that holds every number of these types, else float64."""
+    return "float32" if all(np.can_cast(kind, np.float32) for kind in map(np.dtype, each)) else "float64"
