@@ -25,13 +25,17 @@ def write_npy(folder, n_shards=3):
     return {"paths": folder / "x-*.npy", "context": folder / "c-*.npy", "weight": folder / "w-*.npy"}
 
 
-def write_parquet(folder, n_shards=3):
+def write_table(path, columns, **settings):
     import pyarrow as pa
     from pyarrow import parquet
 
+    parquet.write_table(pa.table(columns), path, **settings)
+
+
+def write_parquet(folder, n_shards=3):
     for i, rows in enumerate(np.array_split(np.arange(N), n_shards)):
         columns = {"a": X[rows, 0], "w": W[rows], "c": C[rows, 0], "b": X[rows, 1].astype(np.int16)}
-        parquet.write_table(pa.table(columns), folder / f"{i}.parquet", row_group_size=70)
+        write_table(folder / f"{i}.parquet", columns, row_group_size=70)
     return {"paths": folder / "*.parquet", "context": ["c"], "weight": "w"}
 
 
@@ -110,6 +114,16 @@ def test_columns_of_parquet_are_those_that_are_asked_for(tmp_path):
     ):
         with pytest.raises(ValueError, match=text):
             pipelines.parquet(**{"paths": settings["paths"]} | wrong)
+
+
+@pytest.mark.parametrize("shards", [[np.int16([1, 2]), [2**24 + 1, 3]], [np.float32([1.0, 2.0]), [1e300, 3.0]]])
+def test_types_of_all_shards_decide(shards, tmp_path):
+    for i, values in enumerate(shards):
+        write_table(tmp_path / f"{i}.parquet", {"a": values, "c": values, "b": np.int8([0, 1])})
+    ((x, c),) = pipelines.parquet(tmp_path / "*.parquet", ["a"], context=["c"], shuffle=False)
+    assert x.dtype == c.dtype == tf.float64
+    np.testing.assert_array_equal(x[:, 0], np.concatenate(shards))
+    assert pipelines.parquet(tmp_path / "*.parquet", ["b"]).element_spec.dtype == tf.float32
 
 
 def test_what_is_refused(tmp_path):

@@ -33,7 +33,8 @@ def parquet(
       batch_size, shuffle, seed, buffer: as in `npy`. Row groups of more rows than the buffer are held whole.
 
     Returns:
-      as `npy`; x is float64 if one of its columns needs it, else float32. Missing values are NaN, which `fit` refuses.
+      as `npy`; x is float64 if one of its columns needs it in one of the files, else float32. Missing values are NaN,
+      which `fit` refuses.
 
     Raises:
       ValueError: for paths without files, files that are no Parquet, or columns that are missing or no numbers.
@@ -41,27 +42,28 @@ def parquet(
     import pyarrow as pa
     from pyarrow.parquet import ParquetFile
 
-    paths, opened = files_of(paths, "x"), []
+    paths, schemas, groups = files_of(paths, "x"), [], []
     for path in paths:
         try:
-            opened.append(ParquetFile(path))
+            with ParquetFile(path) as file:
+                schemas.append(file.schema_arrow)
+                groups.append([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
         except pa.ArrowInvalid as error:
             raise ValueError(f"Expected a Parquet file; got {path}: {error}") from error
-    schema = opened[0].schema_arrow
     others = [*context, *([] if weight is None else [weight])]
-    columns = [name for name in schema.names if name not in others] if columns is None else list(columns)
-    for path, file in zip(paths, opened, strict=True):
-        found = file.schema_arrow
-        if missing := [name for name in (*columns, *others) if name not in found.names]:
+    columns = [name for name in schemas[0].names if name not in others] if columns is None else list(columns)
+    for path, schema in zip(paths, schemas, strict=True):
+        if missing := [name for name in (*columns, *others) if name not in schema.names]:
             raise ValueError(f"Expected columns {listed((*columns, *others))} in {path}; got none {listed(missing)}.")
-        if wrong := [name for name in (*columns, *others) if not _is_number(found.field(name).type)]:
+        if wrong := [name for name in (*columns, *others) if not _is_number(schema.field(name).type)]:
             raise ValueError(f"Expected columns of numbers in {path}; got others: {listed(wrong)}.")
     if not columns:
         raise ValueError(f"Expected at least one column of x; got none beside {listed(others)}.")
     names = {"x": columns, "context": list(context), "weight": None if weight is None else [weight]}
     names = {part: chosen for part, chosen in names.items() if chosen}
-    kinds = {name: schema.field(name).type.to_pandas_dtype() for each in names.values() for name in each}
-    dtypes = {part: _dtype([kinds[name] for name in each]) for part, each in names.items()}
+    # One shard may have whole numbers, or floats of 64 bits, where the first one has smaller ones.
+    kinds = {part: [schema.field(name).type for schema in schemas for name in each] for part, each in names.items()}
+    dtypes = {part: _dtype(each) for part, each in kinds.items()}
 
     def read(path, group):
         with ParquetFile(path) as file:
@@ -72,11 +74,12 @@ def parquet(
             arrays.append(values[0] if part == "weight" else np.stack(values, axis=1))
         return tuple(arrays)
 
-    blocks = []
-    for path, file in zip(paths, opened, strict=True):
-        groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-        blocks += [Block(functools.partial(read, path, i), n) for i, n in enumerate(groups) if n]
-        file.close()
+    blocks = [
+        Block(functools.partial(read, path, i), n)
+        for path, sizes in zip(paths, groups, strict=True)
+        for i, n in enumerate(sizes)
+        if n
+    ]
     specs = {part: (() if part == "weight" else (len(each),), np.dtype(dtypes[part])) for part, each in names.items()}
     return batched(blocks, specs, batch_size, shuffle, seed, buffer)
 
@@ -85,6 +88,6 @@ def _is_number(kind) -> bool:
     return np.dtype(kind.to_pandas_dtype()).kind in "biuf"
 
 
-def _dtype(each) -> str:
-    """float32 if that holds every number of these types, else float64."""
-    return "float32" if all(np.can_cast(kind, np.float32) for kind in map(np.dtype, each)) else "float64"
+def _dtype(kinds) -> str:
+    """float32 if that holds every number of these types of Arrow, else float64."""
+    return "float32" if all(np.can_cast(kind.to_pandas_dtype(), np.float32) for kind in kinds) else "float64"
