@@ -129,7 +129,8 @@ def describe(dataset: tf.data.Dataset, levels: Sequence[float] = LEVELS) -> Desc
       levels: of the quantiles, in [0, 1].
 
     Raises:
-      ValueError: for other levels, what is no dataset of batches, one without rows, or a column without a finite value.
+      ValueError: for other levels, what is no dataset of batches, one without rows or without end, or a column without
+        a finite value.
     """
     from datasketches import kll_doubles_sketch
 
@@ -142,6 +143,8 @@ def describe(dataset: tf.data.Dataset, levels: Sequence[float] = LEVELS) -> Desc
     rows = spec[0] if isinstance(spec, tuple) else spec
     if not isinstance(rows, tf.TensorSpec) or rows.shape.rank == 0:
         raise ValueError(f"Expected a batched dataset, as from .batch(256); got elements {spec}.")
+    if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise ValueError("Expected a dataset that ends; got an endless one. Pass it as it is before `.repeat()`.")
     n_rows, moments, sketches = 0, [], []
     for x in _blocks(dataset):
         if not sketches:
