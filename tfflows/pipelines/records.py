@@ -47,12 +47,7 @@ def tfrecord(
         features["context"] = tf.io.FixedLenFeature(tuple(context_shape), tf.float32)
     if weight:
         features["weight"] = tf.io.FixedLenFeature((), tf.float32)
-    files = tf.data.Dataset.from_tensor_slices(names)
-    if shuffle:
-        files = files.shuffle(len(names), seed=seed, reshuffle_each_iteration=True)
-    rows = files.interleave(tf.data.TFRecordDataset, cycle_length=min(8, len(names)))
-    if shuffle:
-        rows = rows.shuffle(buffer, seed=seed + 1, reshuffle_each_iteration=True)
+    rows = _mixed(names, seed, buffer) if shuffle else _opened(names)
 
     def parsed(records):
         found = tf.io.parse_example(records, features)
@@ -60,6 +55,38 @@ def tfrecord(
 
     batches = rows.batch(batch_size).map(parsed, num_parallel_calls=tf.data.AUTOTUNE)
     return replicas.by_rows(batches.prefetch(tf.data.AUTOTUNE))
+
+
+def _opened(names) -> tf.data.Dataset:
+    """The records of files, several of which are read at a time."""
+    files = tf.data.Dataset.from_tensor_slices(names)
+    return files.interleave(tf.data.TFRecordDataset, cycle_length=8)
+
+
+def _mixed(names, seed, buffer) -> tf.data.Dataset:
+    """The records of files, each epoch in an order that follows from `seed` and nothing else."""
+    epochs = iter(range(2**62))
+
+    def draw():
+        rng = np.random.default_rng([seed, next(epochs)])
+        yield rng.permutation(len(names)), rng.integers(1, 2**62, size=2)
+
+    def mixed(order, seeds):
+        rows = _opened(tf.gather(names, order))
+        # What `rows.shuffle(buffer, seed)` makes would follow the program's seed of TensorFlow as well.
+        variant = tf.raw_ops.ShuffleDataset(
+            input_dataset=tf.data.experimental.to_variant(rows),
+            buffer_size=buffer,
+            seed=seeds[0],
+            seed2=seeds[1],
+            output_types=[tf.string],
+            output_shapes=[[]],
+            reshuffle_each_iteration=False,
+        )
+        return tf.data.experimental.from_variant(variant, rows.element_spec)
+
+    signature = (tf.TensorSpec([len(names)], tf.int64), tf.TensorSpec([2], tf.int64))
+    return tf.data.Dataset.from_generator(draw, output_signature=signature).flat_map(mixed)
 
 
 def write_tfrecord(folder: str | Path, x, context=None, weight=None, *, n_shards: int = 1) -> list[Path]:
