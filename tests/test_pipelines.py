@@ -129,6 +129,17 @@ def test_types_of_all_shards_decide(shards, tmp_path):
     assert pipelines.parquet(tmp_path / "*.parquet", ["b"]).element_spec.dtype == tf.float32
 
 
+def test_shards_do_not_mix_with_older_ones(tmp_path):
+    (tmp_path / "validation.tfrecord").write_bytes(b"")
+    old = pipelines.write_tfrecord(tmp_path, X[:100], n_shards=4)
+    kept = [path.read_bytes() for path in old]
+    with pytest.raises(ValueError, match=r"other shards than these 2; got one with .*0002\.tfrecord"):
+        pipelines.write_tfrecord(tmp_path, X[:10], n_shards=2)
+    assert [path.read_bytes() for path in old] == kept
+    (x,) = pipelines.tfrecord(pipelines.write_tfrecord(tmp_path, X[:10], n_shards=4), 2)
+    assert sorted(x[:, 0].numpy()) == ROWS[:10].tolist()
+
+
 def test_what_is_refused(tmp_path):
     settings = write_npy(tmp_path)
     (tmp_path / "text.parquet").write_text("no table")

@@ -101,7 +101,8 @@ def write_tfrecord(folder: str | Path, x, context=None, weight=None, *, n_shards
       their paths.
 
     Raises:
-      ValueError: for arrays of different lengths, or another number of files.
+      ValueError: for arrays of different lengths, another number of files, or a folder with shards that these would
+        not replace, and which `*.tfrecord` would find beside them.
     """
     parts = {"x": x, "context": context, "weight": weight}
     parts = {name: np.asarray(value, np.float32) for name, value in parts.items() if value is not None}
@@ -111,10 +112,11 @@ def write_tfrecord(folder: str | Path, x, context=None, weight=None, *, n_shards
     if not 1 <= n_shards <= n:
         raise ValueError(f"Expected n_shards from 1 to {n}; got {n_shards}.")
     folder = Path(folder)
+    paths = [folder / f"{shard:04}.tfrecord" for shard in range(n_shards)]
+    if others := sorted(path for path in folder.glob("*.tfrecord") if path.stem.isdigit() and path not in paths):
+        raise ValueError(f"Expected a folder without other shards than these {n_shards}; got one with {others[0]}.")
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for shard in range(n_shards):
-        path = folder / f"{shard:04}.tfrecord"
+    for shard, path in enumerate(paths):
         with atomic.replacing(path) as made, tf.io.TFRecordWriter(str(made)) as writer:
             for i in range(shard, n, n_shards):
                 features = {
@@ -122,5 +124,4 @@ def write_tfrecord(folder: str | Path, x, context=None, weight=None, *, n_shards
                     for name, value in parts.items()
                 }
                 writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
-        paths.append(path)
     return paths
