@@ -129,6 +129,20 @@ def test_types_of_all_shards_decide(shards, tmp_path):
     assert pipelines.parquet(tmp_path / "*.parquet", ["b"]).element_spec.dtype == tf.float32
 
 
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_records_are_as_many_as_is_said(shuffle, tmp_path):
+    settings = {"paths": pipelines.write_tfrecord(tmp_path, X), "event_shape": 2, "shuffle": shuffle, "batch_size": 64}
+    assert pipelines.tfrecord(**settings).cardinality() == tf.data.UNKNOWN_CARDINALITY
+    dataset = pipelines.tfrecord(**settings, n_rows=N)
+    for _ in range(2):
+        assert int(dataset.cardinality()) == len(list(dataset)) == 16
+    for wrong in (N - 1, N + 1):
+        with pytest.raises(tf.errors.FailedPreconditionError, match=f"expected to contain {wrong} elements"):
+            list(pipelines.tfrecord(**settings, n_rows=wrong))
+    with pytest.raises(ValueError, match="Expected a whole number n_rows >= 1; got 0"):
+        pipelines.tfrecord(**settings, n_rows=0)
+
+
 def test_shards_do_not_mix_with_older_ones(tmp_path):
     (tmp_path / "validation.tfrecord").write_bytes(b"")
     old = pipelines.write_tfrecord(tmp_path, X[:100], n_shards=4)

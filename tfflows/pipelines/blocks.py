@@ -93,6 +93,12 @@ def files_of(paths, what) -> list[Path]:
 
 
 def check_order(batch_size, seed, buffer):
+    """Raises for settings with which there are no batches."""
     for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0), ("buffer", buffer, 1)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-            raise ValueError(f"Expected a whole number {name} >= {least}; got {value!r}.")
+        check_whole(name, value, least)
+
+
+def check_whole(name: str, value, least: int) -> None:
+    """Raises unless it is a whole number >= least."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"Expected a whole number {name} >= {least}; got {value!r}.")

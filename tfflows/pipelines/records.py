@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfflows import atomic, replicas
-from tfflows.pipelines.blocks import BUFFER, check_order, element, files_of
+from tfflows.pipelines.blocks import BUFFER, check_order, check_whole, element, files_of
 
 
 def tfrecord(
@@ -18,6 +18,7 @@ def tfrecord(
     *,
     context_shape: Sequence[int] | None = None,
     weight: bool = False,
+    n_rows: int | None = None,
     batch_size: int = 1024,
     shuffle: bool = True,
     seed: int = 0,
@@ -30,16 +31,21 @@ def tfrecord(
       event_shape: of x.
       context_shape: of one context; None if there is none.
       weight: whether there are weights.
+      n_rows: rows of all files together, which the files do not say. Without it the number of batches is unknown, and
+        `fit(epochs=None)` waits for 30 epochs without progress, however many steps these are.
       batch_size, shuffle, seed: as in `npy`.
       buffer: rows of which the next one is drawn; files come in an order of their own, several at a time.
 
     Returns:
-      as `npy`; float32, of a number of batches that only the first epoch finds out.
+      as `npy`; float32.
 
     Raises:
-      ValueError: for paths without files. A record of another kind stops the epoch that reads it.
+      ValueError: for paths without files. A record of another kind stops the epoch that reads it, and so do more or
+        fewer rows than `n_rows`.
     """
     check_order(batch_size, seed, buffer)
+    if n_rows is not None:
+        check_whole("n_rows", n_rows, 1)
     names = [str(path) for path in files_of(paths, "x")]
     shape = (event_shape,) if isinstance(event_shape, int) else tuple(event_shape)
     features = {"x": tf.io.FixedLenFeature(shape, tf.float32)}
@@ -48,6 +54,8 @@ def tfrecord(
     if weight:
         features["weight"] = tf.io.FixedLenFeature((), tf.float32)
     rows = _mixed(names, seed, buffer) if shuffle else _opened(names)
+    if n_rows is not None:
+        rows = rows.apply(tf.data.experimental.assert_cardinality(n_rows))
 
     def parsed(records):
         found = tf.io.parse_example(records, features)
