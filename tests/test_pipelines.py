@@ -1,6 +1,7 @@
 """Pipelines of files: every row once an epoch, mixed as the seed says, in bounded memory."""
 
 import functools
+import tracemalloc
 
 import keras
 import numpy as np
@@ -9,6 +10,7 @@ import tensorflow as tf
 
 from tfflows import Chain, Domain, FlowModel, RealNVP, inputs, pipelines, streaming
 from tfflows.bijectors import Standardize, Whiten
+from tfflows.pipelines import blocks
 from tfflows.streaming import Moments
 
 pytestmark = pytest.mark.usefixtures("without_xla")
@@ -127,6 +129,31 @@ def test_types_of_all_shards_decide(shards, tmp_path):
     assert x.dtype == c.dtype == tf.float64
     np.testing.assert_array_equal(x[:, 0], np.concatenate(shards))
     assert pipelines.parquet(tmp_path / "*.parquet", ["b"]).element_spec.dtype == tf.float32
+
+
+def test_the_buffer_bounds_what_is_in_memory(tmp_path):
+    x = np.zeros((6000, 128), np.float32)
+    np.save(tmp_path / "x.npy", x)
+    write_table(tmp_path / "x.parquet", dict(zip(map(str, range(128)), x.T, strict=True)), row_group_size=512)
+    for make, block in ((pipelines.npy, 1024), (pipelines.parquet, 512)):
+        dataset = make(tmp_path / f"x.{make.__name__}", batch_size=100, buffer=1024)
+        next(iter(dataset))  # traces
+        tracemalloc.start()
+        assert sum(len(batch) for batch in dataset) == 6000
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < (2 * (1024 + block) + 1000) * x[0].nbytes  # and some batches on their way
+
+
+def test_the_default_buffer_follows_from_the_bytes_of_a_row():
+    for n, dtype, expected in (
+        (2, "float32", 2**19),
+        (512, "float32", 2**18),
+        (512, "float64", 2**17),
+        (2**30, "b", 64),
+    ):
+        assert blocks.rows_held(None, {"x": ((n,), dtype)}, 64, 0) == expected
+    assert blocks.rows_held(70, {"x": ((512,), "float32")}, 64, 0) == 70
 
 
 @pytest.mark.parametrize("shuffle", [True, False])

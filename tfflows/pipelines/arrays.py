@@ -7,7 +7,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from tfflows.pipelines.blocks import BLOCK, BUFFER, Block, batched, files_of
+from tfflows.pipelines.blocks import BLOCK, Block, batched, files_of, rows_held
 
 
 def npy(
@@ -18,7 +18,7 @@ def npy(
     batch_size: int = 1024,
     shuffle: bool = True,
     seed: int = 0,
-    buffer: int = BUFFER,
+    buffer: int | None = None,
 ) -> tf.data.Dataset:
     """Batches of arrays in `.npy` files, which are never read whole.
 
@@ -28,7 +28,9 @@ def npy(
       batch_size: rows in a batch; the last one of an epoch has those that are left.
       shuffle: whether each epoch has an order of its own.
       seed: of these orders.
-      buffer: rows that are mixed at a time, >= batch_size.
+      buffer: rows that are mixed at a time, >= batch_size; by default 2**19, or as many as 512 MB hold if these are
+        fewer. Up to twice the rows of a buffer and of a block, which is what is read at once, are in memory: with
+        blocks of 65,536 rows, or of the buffer's if that has fewer, this is 2.25 buffers of 2**19 rows, and at most 4.
 
     Returns:
       a dataset of batches x, (x, context), (x, (), weight) or (x, context, weight), as `fit` takes them, float32 or
@@ -41,15 +43,16 @@ def npy(
     files = {name: _mapped(path, name) for name, path in parts.items() if path is not None}
     if len({len(arrays) for arrays in files.values()}) > 1:
         raise ValueError(f"Expected as many files of each part; got { ({k: len(v) for k, v in files.items()}) }.")
-    blocks = []
+    specs = {name: (arrays[0].shape[1:], arrays[0].dtype) for name, arrays in files.items()}
+    buffer = rows_held(buffer, specs, batch_size, seed)
+    size, blocks = min(BLOCK, buffer), []
     for arrays in zip(*files.values(), strict=True):
         if len({len(array) for array in arrays}) > 1:
             raise ValueError(f"Expected as many rows in each part of a shard; got {[len(a) for a in arrays]}.")
-        for start in range(0, len(arrays[0]), BLOCK):
-            stop = min(start + BLOCK, len(arrays[0]))
+        for start in range(0, len(arrays[0]), size):
+            stop = min(start + size, len(arrays[0]))
             names = [array.filename for array in arrays]
             blocks.append(Block(functools.partial(_slices, names, start, stop), stop - start))
-    specs = {name: (arrays[0].shape[1:], arrays[0].dtype) for name, arrays in files.items()}
     return batched(blocks, specs, batch_size, shuffle, seed, buffer)
 
 

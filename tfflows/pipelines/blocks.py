@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,8 +13,8 @@ import tensorflow as tf
 from tfflows import replicas
 from tfflows.checks import listed
 
-BLOCK = 65_536  # rows read at once where a file has no blocks of its own
-BUFFER = 2**19
+BLOCK = 65_536  # rows read at once where a file has no blocks of its own, or the buffer if that is smaller
+BUFFER, BYTES = 2**19, 2**29  # the default is the smaller of so many rows and so many bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +31,7 @@ class Block:
 
 
 def batched(blocks, specs, batch_size, shuffle, seed, buffer) -> tf.data.Dataset:
-    """Batches of blocks; `specs` are shape of a row and dtype of each part."""
-    check_order(batch_size, seed, buffer)
+    """Batches of blocks; `specs` are shape of a row and dtype of each part, and `buffer` is what `rows_held` gave."""
     if buffer < batch_size:
         raise ValueError(f"Expected a buffer of at least batch_size = {batch_size} rows; got {buffer}.")
     n = sum(block.n_rows for block in blocks)
@@ -61,14 +61,17 @@ def _batches(blocks, batch_size, rng, buffer) -> Iterator[list[np.ndarray]]:
         if left < buffer and not is_last:
             continue
         rows = [np.concatenate(part) if len(part) > 1 else part[0] for part in zip(*pool, strict=True)]
+        pool = []  # so that there are two copies of the rows at most
         if rng is not None:
             mixed = rng.permutation(left)
             rows = [part[mixed] for part in rows]
         # What fills no batch waits for the next rows.
         stop = left if is_last else left - left % batch_size
+        # Copies: a slice would keep all rows in memory for as long as somebody has it.
         for start in range(0, stop, batch_size):
-            yield [part[start : min(start + batch_size, stop)] for part in rows]
-        pool, left = ([[part[stop:] for part in rows]] if stop < left else []), left - stop
+            yield [part[start : min(start + batch_size, stop)].copy() for part in rows]
+        pool, left = ([[part[stop:].copy() for part in rows]] if stop < left else []), left - stop
+        del rows
 
 
 def element(parts, names):
@@ -92,10 +95,15 @@ def files_of(paths, what) -> list[Path]:
     return paths
 
 
-def check_order(batch_size, seed, buffer):
-    """Raises for settings with which there are no batches."""
-    for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0), ("buffer", buffer, 1)):
-        check_whole(name, value, least)
+def rows_held(buffer: int | None, specs, batch_size, seed) -> int:
+    """The rows of `buffer`, by default as many as are good; raises for settings with which there are no batches."""
+    check_whole("batch_size", batch_size, 1)
+    check_whole("seed", seed, 0)
+    if buffer is not None:
+        check_whole("buffer", buffer, 1)
+        return buffer
+    size = sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in specs.values())
+    return max(batch_size, min(BUFFER, BYTES // max(size, 1)))
 
 
 def check_whole(name: str, value, least: int) -> None:

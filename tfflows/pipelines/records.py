@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfflows import atomic, replicas
-from tfflows.pipelines.blocks import BUFFER, check_order, check_whole, element, files_of
+from tfflows.pipelines.blocks import check_whole, element, files_of, rows_held
 
 
 def tfrecord(
@@ -22,7 +22,7 @@ def tfrecord(
     batch_size: int = 1024,
     shuffle: bool = True,
     seed: int = 0,
-    buffer: int = BUFFER,
+    buffer: int | None = None,
 ) -> tf.data.Dataset:
     """Batches of rows in TFRecord files: an `Example` a row, with float features `x`, `context` and `weight`.
 
@@ -34,7 +34,8 @@ def tfrecord(
       n_rows: rows of all files together, which the files do not say. Without it the number of batches is unknown, and
         `fit(epochs=None)` waits for 30 epochs without progress, however many steps these are.
       batch_size, shuffle, seed: as in `npy`.
-      buffer: rows of which the next one is drawn; files come in an order of their own, several at a time.
+      buffer: rows of which the next one is drawn, by default as in `npy`; files come in an order of their own, several
+        at a time.
 
     Returns:
       as `npy`; float32.
@@ -43,7 +44,6 @@ def tfrecord(
       ValueError: for paths without files. A record of another kind stops the epoch that reads it, and so do more or
         fewer rows than `n_rows`.
     """
-    check_order(batch_size, seed, buffer)
     if n_rows is not None:
         check_whole("n_rows", n_rows, 1)
     names = [str(path) for path in files_of(paths, "x")]
@@ -53,6 +53,8 @@ def tfrecord(
         features["context"] = tf.io.FixedLenFeature(tuple(context_shape), tf.float32)
     if weight:
         features["weight"] = tf.io.FixedLenFeature((), tf.float32)
+    specs = {name: (feature.shape, np.float32) for name, feature in features.items()}
+    buffer = rows_held(buffer, specs, batch_size, seed)
     rows = _mixed(names, seed, buffer) if shuffle else _opened(names)
     if n_rows is not None:
         rows = rows.apply(tf.data.experimental.assert_cardinality(n_rows))

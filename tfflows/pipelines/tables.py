@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfflows.checks import listed
-from tfflows.pipelines.blocks import BUFFER, Block, batched, files_of
+from tfflows.pipelines.blocks import Block, batched, files_of, rows_held
 
 
 def parquet(
@@ -21,7 +21,7 @@ def parquet(
     batch_size: int = 1024,
     shuffle: bool = True,
     seed: int = 0,
-    buffer: int = BUFFER,
+    buffer: int | None = None,
 ) -> tf.data.Dataset:
     """Batches of columns of numbers in Parquet files, read by their row groups (needs pyarrow, the extra `cli`).
 
@@ -30,7 +30,8 @@ def parquet(
       columns: of x; by default all that are neither context nor weight.
       context: columns of the context.
       weight: the column of weights.
-      batch_size, shuffle, seed, buffer: as in `npy`. Row groups of more rows than the buffer are held whole.
+      batch_size, shuffle, seed, buffer: as in `npy`. A row group is a block, and held whole even if it
+        has more rows than the buffer.
 
     Returns:
       as `npy`; x is float64 if one of its columns needs it in one of the files, else float32. Missing values are NaN,
@@ -81,7 +82,7 @@ def parquet(
         if n
     ]
     specs = {part: (() if part == "weight" else (len(each),), np.dtype(dtypes[part])) for part, each in names.items()}
-    return batched(blocks, specs, batch_size, shuffle, seed, buffer)
+    return batched(blocks, specs, batch_size, shuffle, seed, rows_held(buffer, specs, batch_size, seed))
 
 
 def _is_number(kind) -> bool:
