@@ -181,6 +181,27 @@ def test_shards_do_not_mix_with_older_ones(tmp_path):
     assert sorted(x[:, 0].numpy()) == ROWS[:10].tolist()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_labels_of_classes(kind, tmp_path):
+    labels = np.arange(N) % 3
+    if kind == "parquet":
+        write_table(tmp_path / "rows", {"height": X[:, 0], "label": labels})
+        dataset = pipelines.parquet(tmp_path / "rows", "height", context="label", shuffle=False)
+        assert pipelines.parquet(tmp_path / "rows", context=["label"]).element_spec[1].shape[1:] == (1,)
+    elif kind == "npy":
+        np.save(tmp_path / "x.npy", X[:, :1])
+        np.save(tmp_path / "labels.npy", labels)
+        dataset = pipelines.npy(tmp_path / "x.npy", context=tmp_path / "labels.npy", shuffle=False)
+    else:
+        paths = pipelines.write_tfrecord(tmp_path, X[:, :1], labels)
+        dataset = pipelines.tfrecord(paths, 1, context_shape=(), n_rows=N, shuffle=False)
+    ((x, found),) = dataset
+    np.testing.assert_array_equal(x, X[:, :1])
+    np.testing.assert_array_equal(found, labels)
+    flow = FlowModel(RealNVP(1, n_layers=1, hidden=(4,), context_dim=3), n_classes=3)
+    assert np.isfinite(flow.fit(dataset, epochs=1, verbose=0).history["loss"][0])
+
+
 def test_what_is_refused(tmp_path):
     settings = write_npy(tmp_path)
     (tmp_path / "text.parquet").write_text("no table")

@@ -14,9 +14,9 @@ from tfflows.pipelines.blocks import Block, batched, files_of, rows_held
 
 def parquet(
     paths,
-    columns: Sequence[str] | None = None,
+    columns: Sequence[str] | str | None = None,
     *,
-    context: Sequence[str] = (),
+    context: Sequence[str] | str = (),
     weight: str | None = None,
     batch_size: int = 1024,
     shuffle: bool = True,
@@ -28,7 +28,8 @@ def parquet(
     Args:
       paths: one path, a pattern such as `data/*.parquet`, or a list in order.
       columns: of x; by default all that are neither context nor weight.
-      context: columns of the context.
+      context: columns of the context `[n, columns]`; or one name, not in a list, for numbers `[n]` such as the labels
+        of classes.
       weight: the column of weights.
       batch_size, shuffle, seed, buffer: as in `npy`. A row group is a block, and held whole even if it
         has more rows than the buffer.
@@ -51,16 +52,20 @@ def parquet(
                 groups.append([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
         except pa.ArrowInvalid as error:
             raise ValueError(f"Expected a Parquet file; got {path}: {error}") from error
-    others = [*context, *([] if weight is None else [weight])]
-    columns = [name for name in schemas[0].names if name not in others] if columns is None else list(columns)
+    # One name alone gives a number a row, except for x, whose events have an axis.
+    are_numbers = {"weight", *(["context"] if isinstance(context, str) else [])}
+    names = {"x": _names(columns), "context": _names(context), "weight": _names(weight)}
+    others = names["context"] + names["weight"]
+    if columns is None:
+        names["x"] = [name for name in schemas[0].names if name not in others]
+    wanted = names["x"] + others
     for path, schema in zip(paths, schemas, strict=True):
-        if missing := [name for name in (*columns, *others) if name not in schema.names]:
-            raise ValueError(f"Expected columns {listed((*columns, *others))} in {path}; got none {listed(missing)}.")
-        if wrong := [name for name in (*columns, *others) if not _is_number(schema.field(name).type)]:
+        if missing := [name for name in wanted if name not in schema.names]:
+            raise ValueError(f"Expected columns {listed(wanted)} in {path}; got none {listed(missing)}.")
+        if wrong := [name for name in wanted if not _is_number(schema.field(name).type)]:
             raise ValueError(f"Expected columns of numbers in {path}; got others: {listed(wrong)}.")
-    if not columns:
+    if not names["x"]:
         raise ValueError(f"Expected at least one column of x; got none beside {listed(others)}.")
-    names = {"x": columns, "context": list(context), "weight": None if weight is None else [weight]}
     names = {part: chosen for part, chosen in names.items() if chosen}
     # One shard may have whole numbers, or floats of 64 bits, where the first one has smaller ones.
     kinds = {part: [schema.field(name).type for schema in schemas for name in each] for part, each in names.items()}
@@ -68,11 +73,11 @@ def parquet(
 
     def read(path, group):
         with ParquetFile(path) as file:
-            table = file.read_row_group(group, columns=[name for each in names.values() for name in each])
+            table = file.read_row_group(group, columns=wanted)
         arrays = []
         for part, each in names.items():
             values = [table.column(name).cast(pa.float64()).to_numpy().astype(dtypes[part]) for name in each]
-            arrays.append(values[0] if part == "weight" else np.stack(values, axis=1))
+            arrays.append(values[0] if part in are_numbers else np.stack(values, axis=1))
         return tuple(arrays)
 
     blocks = [
@@ -81,8 +86,13 @@ def parquet(
         for i, n in enumerate(sizes)
         if n
     ]
-    specs = {part: (() if part == "weight" else (len(each),), np.dtype(dtypes[part])) for part, each in names.items()}
+    shapes = {part: () if part in are_numbers else (len(each),) for part, each in names.items()}
+    specs = {part: (shapes[part], np.dtype(dtypes[part])) for part in names}
     return batched(blocks, specs, batch_size, shuffle, seed, rows_held(buffer, specs, batch_size, seed))
+
+
+def _names(names) -> list[str]:
+    return [] if names is None else [names] if isinstance(names, str) else list(names)
 
 
 def _is_number(kind) -> bool:
