@@ -1,5 +1,7 @@
 """Pipelines of files: every row once an epoch, mixed as the seed says, in bounded memory."""
 
+import datetime
+import decimal
 import functools
 import tracemalloc
 
@@ -28,11 +30,11 @@ def write_npy(folder, n_shards=3):
     return {"paths": folder / "x-*.npy", "context": folder / "c-*.npy", "weight": folder / "w-*.npy"}
 
 
-def write_table(path, columns, **settings):
+def write_table(path, columns, names=None, **settings):
     import pyarrow as pa
     from pyarrow import parquet
 
-    parquet.write_table(pa.table(columns), path, **settings)
+    parquet.write_table(pa.table(columns).rename_columns(names or list(columns)), path, **settings)
 
 
 def write_parquet(folder, n_shards=3):
@@ -181,25 +183,24 @@ def test_shards_do_not_mix_with_older_ones(tmp_path):
     assert sorted(x[:, 0].numpy()) == ROWS[:10].tolist()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_labels_of_classes(kind, tmp_path):
-    labels = np.arange(N) % 3
-    if kind == "parquet":
-        write_table(tmp_path / "rows", {"height": X[:, 0], "label": labels})
-        dataset = pipelines.parquet(tmp_path / "rows", "height", context="label", shuffle=False)
-        assert pipelines.parquet(tmp_path / "rows", context=["label"]).element_spec[1].shape[1:] == (1,)
-    elif kind == "npy":
-        np.save(tmp_path / "x.npy", X[:, :1])
-        np.save(tmp_path / "labels.npy", labels)
-        dataset = pipelines.npy(tmp_path / "x.npy", context=tmp_path / "labels.npy", shuffle=False)
-    else:
-        paths = pipelines.write_tfrecord(tmp_path, X[:, :1], labels)
-        dataset = pipelines.tfrecord(paths, 1, context_shape=(), n_rows=N, shuffle=False)
-    ((x, found),) = dataset
+def test_one_column_of_parquet_gives_labels(tmp_path):
+    path = tmp_path / "rows.parquet"
+    write_table(path, {"height": X[:, 0], "label": np.arange(N) % 3})
+    dataset = pipelines.parquet(path, "height", context="label", shuffle=False)
+    ((x, labels),) = dataset
     np.testing.assert_array_equal(x, X[:, :1])
-    np.testing.assert_array_equal(found, labels)
+    np.testing.assert_array_equal(labels, np.arange(N) % 3)
     flow = FlowModel(RealNVP(1, n_layers=1, hidden=(4,), context_dim=3), n_classes=3)
     assert np.isfinite(flow.fit(dataset, epochs=1, verbose=0).history["loss"][0])
+    assert pipelines.parquet(path, context=["label"]).element_spec[1].shape[1:] == (1,)
+
+
+def test_names_of_files_may_look_like_patterns(tmp_path):
+    for i, name in enumerate(("d[1].npy", "d1.npy")):
+        np.save(tmp_path / name, X[i : i + 1])
+    for name, expected in (("d[1].npy", X[:1]), ("d[1]*.npy", X[1:2])):
+        (x,) = pipelines.npy(tmp_path / name)
+        np.testing.assert_array_equal(x, expected)
 
 
 def test_what_is_refused(tmp_path):
@@ -207,7 +208,16 @@ def test_what_is_refused(tmp_path):
     (tmp_path / "text.parquet").write_text("no table")
     np.save(tmp_path / "short.npy", X[:10])
     np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
+    np.savez(tmp_path / "several.npz", X)
+    columns = {"a": [0.5], "s": [{"t": 1}], "t": [datetime.time(1)], "d": [decimal.Decimal(1)]}
+    write_table(tmp_path / "kinds.parquet", columns)
+    write_table(tmp_path / "twice.parquet", columns, names=["a", "b", "b", "b"])
+    (x,) = pipelines.parquet(tmp_path / "twice.parquet", ["a"])
+    assert x.numpy() == 0.5
     for call, text in (
+        (lambda: pipelines.npy(tmp_path / "several.npz"), r"Expected a .npy file of numbers; got .*several\.npz"),
+        (lambda: pipelines.parquet(tmp_path / "kinds.parquet"), "Expected columns of numbers .* others: 's', 't', 'd'"),
+        (lambda: pipelines.parquet(tmp_path / "twice.parquet"), "Expected one column of each name in .* several 'b'"),
         (lambda: pipelines.npy(tmp_path / "none-*.npy"), "Expected files of x; got none like"),
         (lambda: pipelines.npy(tmp_path / "none.npy"), "Expected files of x; got"),
         (lambda: pipelines.npy(tmp_path / "objects.npy"), "Expected a .npy file of numbers"),
@@ -223,6 +233,13 @@ def test_what_is_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match=text):
             call()
+
+
+@pytest.mark.skipif(np.dtype(np.longdouble).itemsize == 8, reason="long doubles are doubles here")
+def test_numbers_of_more_than_64_bits_are_refused(tmp_path):
+    np.save(tmp_path / "long.npy", X.astype(np.longdouble))
+    with pytest.raises(ValueError, match=r"Expected rows of numbers of at most 64 bits in .*long\.npy; got float"):
+        pipelines.npy(tmp_path / "long.npy")
 
 
 def test_adapt_samples_all_rows_of_a_pipeline(monkeypatch):

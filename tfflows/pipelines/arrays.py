@@ -37,7 +37,8 @@ def npy(
       as the files have them. Its order in epoch k is the same whenever the program runs.
 
     Raises:
-      ValueError: for paths without files, or files that differ in shape, type or number of rows.
+      ValueError: for paths without files, files of anything but numbers of at most 64 bits, or files that differ in
+        shape, type or number of rows.
     """
     parts = {"x": paths, "context": context, "weight": weight}
     files = {name: _mapped(path, name) for name, path in parts.items() if path is not None}
@@ -60,11 +61,12 @@ def _mapped(paths, what) -> list[np.ndarray]:
     arrays = []
     for path in files_of(paths, what):
         try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError) as error:
+            array = np.lib.format.open_memmap(path, mode="r")
+        except ValueError as error:
             raise ValueError(f"Expected a .npy file of numbers; got {path}: {error}") from error
-        if array.ndim == 0 or array.dtype.kind not in "biuf":
-            raise ValueError(f"Expected rows of numbers in {path}; got {array.dtype} of shape {array.shape}.")
+        if array.ndim == 0 or array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+            got = f"{array.dtype} of shape {array.shape}"
+            raise ValueError(f"Expected rows of numbers of at most 64 bits in {path}; got {got}.")
         arrays.append(array)
     if len({(array.shape[1:], array.dtype) for array in arrays}) > 1:
         raise ValueError(f"Expected files of one shape and type of {what}; got {[(a.shape, a.dtype) for a in arrays]}.")

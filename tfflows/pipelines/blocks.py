@@ -83,9 +83,10 @@ def element(parts, names):
 
 
 def files_of(paths, what) -> list[Path]:
+    """The files of paths as users give them; `what` says of which part, for errors."""
     if isinstance(paths, (str, Path)):
         path = Path(paths)
-        is_pattern = any(sign in path.name for sign in "*?[")
+        is_pattern = any(sign in path.name for sign in "*?[") and not path.is_file()
         paths = sorted(path.parent.glob(path.name)) if is_pattern else [path]
         if not paths:
             raise ValueError(f"Expected files of {what}; got none like {path}.")

@@ -31,15 +31,16 @@ def parquet(
       context: columns of the context `[n, columns]`; or one name, not in a list, for numbers `[n]` such as the labels
         of classes.
       weight: the column of weights.
-      batch_size, shuffle, seed, buffer: as in `npy`. A row group is a block, and held whole even if it
-        has more rows than the buffer.
+      batch_size, shuffle, seed, buffer: as in `npy`. Blocks are row groups, held whole even if they have more
+        rows than the buffer.
 
     Returns:
       as `npy`; x is float64 if one of its columns needs it in one of the files, else float32. Missing values are NaN,
       which `fit` refuses.
 
     Raises:
-      ValueError: for paths without files, files that are no Parquet, or columns that are missing or no numbers.
+      ValueError: for paths without files, files that are no Parquet, or columns that are missing, that are no numbers,
+        or of which a file has several of one name.
     """
     import pyarrow as pa
     from pyarrow.parquet import ParquetFile
@@ -54,19 +55,20 @@ def parquet(
             raise ValueError(f"Expected a Parquet file; got {path}: {error}") from error
     # One name alone gives a number a row, except for x, whose events have an axis.
     are_numbers = {"weight", *(["context"] if isinstance(context, str) else [])}
-    names = {"x": _names(columns), "context": _names(context), "weight": _names(weight)}
-    others = names["context"] + names["weight"]
-    if columns is None:
-        names["x"] = [name for name in schemas[0].names if name not in others]
-    wanted = names["x"] + others
+    others = {"context": _names(context), "weight": [] if weight is None else [weight]}
+    taken = others["context"] + others["weight"]
+    columns = [name for name in schemas[0].names if name not in taken] if columns is None else _names(columns)
+    wanted = columns + taken
     for path, schema in zip(paths, schemas, strict=True):
         if missing := [name for name in wanted if name not in schema.names]:
             raise ValueError(f"Expected columns {listed(wanted)} in {path}; got none {listed(missing)}.")
+        if twice := [name for name in dict.fromkeys(wanted) if schema.names.count(name) > 1]:
+            raise ValueError(f"Expected one column of each name in {path}; got several {listed(twice)}.")
         if wrong := [name for name in wanted if not _is_number(schema.field(name).type)]:
             raise ValueError(f"Expected columns of numbers in {path}; got others: {listed(wrong)}.")
-    if not names["x"]:
-        raise ValueError(f"Expected at least one column of x; got none beside {listed(others)}.")
-    names = {part: chosen for part, chosen in names.items() if chosen}
+    if not columns:
+        raise ValueError(f"Expected at least one column of x; got none beside {listed(taken)}.")
+    names = {part: chosen for part, chosen in ({"x": columns} | others).items() if chosen}
     # One shard may have whole numbers, or floats of 64 bits, where the first one has smaller ones.
     kinds = {part: [schema.field(name).type for schema in schemas for name in each] for part, each in names.items()}
     dtypes = {part: _dtype(each) for part, each in kinds.items()}
@@ -92,11 +94,13 @@ def parquet(
 
 
 def _names(names) -> list[str]:
-    return [] if names is None else [names] if isinstance(names, str) else list(names)
+    return [names] if isinstance(names, str) else list(names)
 
 
 def _is_number(kind) -> bool:
-    return np.dtype(kind.to_pandas_dtype()).kind in "biuf"
+    from pyarrow import types
+
+    return types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
 
 
 def _dtype(kinds) -> str:
