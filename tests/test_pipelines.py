@@ -331,7 +331,7 @@ def test_describe_says_what_columns_hold():
         ((tf.data.Dataset.from_tensor_slices(x[:0]).batch(9),), "Expected at least one row"),
         ((x,), "Expected a tf.data.Dataset of batches; got a ndarray"),
         ((tf.data.Dataset.range(9),), "Expected a batched dataset"),
-        ((tf.data.Dataset.from_tensor_slices(x).repeat().batch(9),), r"Expected a dataset that ends.* `.repeat\(\)`"),
+        ((tf.data.Dataset.from_tensor_slices(x).repeat().batch(9),), "Expected a dataset with an end; got an endless"),
         ((tf.data.Dataset.from_tensor_slices(x[7:8]).batch(9),), r"got none in columns \[1\]"),
     ):
         with pytest.raises(ValueError, match=text):

@@ -144,7 +144,7 @@ def describe(dataset: tf.data.Dataset, levels: Sequence[float] = LEVELS) -> Desc
     if not isinstance(rows, tf.TensorSpec) or rows.shape.rank == 0:
         raise ValueError(f"Expected a batched dataset, as from .batch(256); got elements {spec}.")
     if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
-        raise ValueError("Expected a dataset that ends; got an endless one. Pass it as it is before `.repeat()`.")
+        raise ValueError("Expected a dataset with an end; got an endless one. Pass what it was before .repeat().")
     n_rows, moments, sketches = 0, [], []
     for x in _blocks(dataset):
         if not sketches:
