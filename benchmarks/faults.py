@@ -53,6 +53,7 @@ def start(work, folder: pathlib.Path) -> int:
         os.dup2(log, 1)
         os.dup2(log, 2)
         # As tests do: little is trained, and nothing compiled by XLA, because each process would do it again.
+        sys.dont_write_bytecode = True  # which would be cut off where there is no room
         TrainableModel.use_xla = property(lambda model: False)
         flows.EPOCHS, smc.MAX_STEPS, smc.MAX_ROUNDS = 3, 20, 8
         states.SECONDS = checkpoints.SECONDS = 0.2

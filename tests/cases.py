@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import resource
+import sys
 from collections.abc import Callable
 
 import keras
@@ -353,3 +355,16 @@ class CountedLoss(tff.losses.NegativeLogLikelihood):
     def __call__(self, flow, x, context):
         self.n_traces += 1
         return super().__call__(flow, x, context)
+
+
+@contextlib.contextmanager
+def room_for(n_bytes):
+    """Inside, no file may grow beyond that, as on a full disk."""
+    limits, before = resource.getrlimit(resource.RLIMIT_FSIZE), sys.dont_write_bytecode
+    sys.dont_write_bytecode = True  # what is imported here would be cut off for all who come later
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        sys.dont_write_bytecode = before

@@ -131,6 +131,9 @@ def together(strategy, index, folder):
         own.fit(x + index, epochs=1, verbose=0)
     except ValueError as error:
         found["others"] = str(error)
+    own.adapt(x + index)
+    found["adapted"] = [w.tolist() for w in own.get_weights()]
+    own = small_flow(strategy)
     own.fit(tf.data.Dataset.from_tensor_slices(x + index).batch(50), epochs=1, verbose=0)
     found["own pipelines"] = [w.tolist() for w in own.get_weights()]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfflows import SINF, FlowModel, RealNVP, callbacks, checkpoints
+from tfflows import SINF, FlowModel, RealNVP, atomic, callbacks, checkpoints
 from tfflows.bases import StudentT
 from tfflows.bijectors import ActNorm, Chain
 
@@ -140,7 +140,7 @@ def test_refuses_what_is_not_its_own(tmp_path):
     with pytest.raises(ValueError, match=r"weights .*there"):
         fit(lambda: FlowModel(RealNVP(2, n_layers=1)), lambda: (X,), {"epochs": 1}, path)
     # With the same weights another density.
-    with pytest.raises(ValueError, match=r"structure .*there"):
+    with pytest.raises(ValueError, match=r"checksum of the config .*there"):
         fit(lambda: FlowModel(flow().bijector, StudentT(2, df=3.0)), lambda: (X,), {"epochs": 1}, path)
     whole = path.read_bytes()
     for content in (b"", b"text", whole[:-100], whole[:50]):
@@ -183,6 +183,16 @@ def test_a_path_that_cannot_be_written_is_refused_before_training():
     with pytest.raises(OSError, match=f"/proc/{os.getpid()}/run.npz"):
         model.fit(X, epochs=1, checkpoint="/proc/self/run.npz", verbose=0)
     assert model.optimizer.iterations == 0
+
+
+def test_a_result_is_read_where_nobody_can_write(tmp_path, monkeypatch):
+    whole = flow().fit(X, epochs=1, checkpoint=tmp_path / "run.npz", verbose=0)
+
+    def refuses(path):
+        raise PermissionError
+
+    monkeypatch.setattr(atomic, "check_writable", refuses)
+    assert flow().fit(X, epochs=1, checkpoint=tmp_path / "run.npz", verbose=0).history == whole.history
 
 
 def test_a_progress_is_whole_in_its_file(tmp_path):

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import re
-import resource
 import shlex
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from cases import room_for
 from typer.testing import CliRunner
 
 import tfflows_cli
@@ -435,12 +435,8 @@ def test_full_disk(name, plain, tmp_path):
     out = tmp_path / name
     out.write_text("old")
     command = {"m.keras": ["fit", tmp_path / "x.npy", *SMALL], "p.png": ["plot", plain]}
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
-    try:
+    with room_for(5000):
         line = refused(*command.get(name, ["sample", plain, "-n", "2000"]), "--out", out, "--force")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "too large" in line
     assert "Expected room for" in line
     assert out.read_text() == "old"

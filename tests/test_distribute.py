@@ -12,6 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import yaml
 
 from tfflows import replicas
@@ -98,6 +99,7 @@ def test_workers_agree(workers):
         assert history["own"] == [0.5] * 3
         assert "not finite in epoch 1 of 3" in each["error"]
         assert each["others"].startswith("Expected the same rows on all workers")
+        assert each["adapted"] == workers[0]["adapted"]
         assert each["own pipelines"] == workers[0]["own pipelines"]
         assert each["is finite"]
 
@@ -151,6 +153,14 @@ def test_what_optimizers_cannot_do_is_refused(setting):
         replicas.check_optimizer(optimizer, types.SimpleNamespace(num_replicas_in_sync=1))
         with pytest.raises(ValueError, match=f"Expected no {list(setting)[-1]} on several replicas; got 2"):
             replicas.check_optimizer(optimizer, types.SimpleNamespace(num_replicas_in_sync=2))
+
+
+@pytest.mark.parametrize("setting", ["clipvalue", "clipnorm", "global_clipnorm"])
+def test_what_overflows_is_not_cut_off(setting):
+    """The optimizer, which halves the scale then, must see it."""
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(**{setting: 0.5}), initial_scale=4.0)
+    assert not np.all(np.isfinite(replicas.clipped([tf.constant([np.inf, 3.0])], optimizer)[0]))
+    np.testing.assert_allclose(replicas.clipped([tf.constant([3.0])], optimizer)[0], [2.0])
 
 
 def test_a_dead_worker_ends_the_others(cluster, tmp_path, capfd):

@@ -1,15 +1,14 @@
 """Killed runs: files are old or new, never half, and what has checkpoints goes on to the same result."""
 
-import contextlib
 import errno
 import os
-import resource
 import shutil
 import signal
 
 import keras
 import numpy as np
 import pytest
+from cases import room_for
 
 import tfflows as tff
 from tfflows import atomic, inference, states
@@ -172,16 +171,6 @@ def test_links_permissions_and_devices_stay(tmp_path):
 @pytest.fixture(scope="module")
 def flow():
     return tff.FlowModel(tff.RealNVP(2, n_layers=1, hidden=(8,)))
-
-
-@contextlib.contextmanager
-def room_for(n_bytes):
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def rows():

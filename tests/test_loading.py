@@ -8,6 +8,8 @@ import os
 import pickle
 import resource
 import stat
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -17,9 +19,11 @@ import numpy as np
 import pytest
 
 import tfflows as tff
+from tfflows.loading.weights import count
 from tfflows.serialization import deserialize, serialize
 
 ROOT = Path(__file__).parents[1]
+LOOK = ROOT / "tfflows" / "loading" / "hdf5.py"
 NOT_A_PLACE = "/nowhere/secret"
 
 
@@ -162,7 +166,6 @@ NETS = {
         layers=[{**DISGUISE, "class_name": "StringLookup", "config": {"vocabulary": NOT_A_PLACE}}],
     ),
     "a type by a registered name": {"class_name": "__typespec__", "config": [], "module": None, **DISGUISE},
-    "another class by a registered name": {**layer("StringLookup", vocabulary=NOT_A_PLACE), **DISGUISE},
     "an array of objects": layer("Dense", units={"array": ["x"], "dtype": "object"}),
     "an array of long texts": layer("Dense", units={"array": ["x"], "dtype": "S1000000000"}),
     "a tensor of texts": layer(
@@ -300,7 +303,30 @@ def test_weights_that_are_none(content, refused):
 
 def test_weights_that_lead_hdf5_in_circles(refused):
     """Found by fuzzing: a group without end, which HDF5 lists until it has all memory."""
-    refused(weights=(ROOT / "tests" / "fuzz" / "corpus" / "weights_in_circles.h5").read_bytes(), match="HDF5")
+    refused(weights=(ROOT / "tests" / "fuzz" / "corpus" / "weights_in_circles.h5").read_bytes(), match="(memory|fails)")
+
+
+def test_weights_are_looked_through_wherever_python_runs(saved, monkeypatch, refused):
+    weights = saved[0]["model.weights.h5"]
+    expected = count(weights)
+    bad = hdf5(WEIGHTS["a shape alone"])
+    for name, value in (("executable", None), ("executable", ""), ("frozen", True)):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, name, value, raising=False)
+            assert count(weights) == expected
+            refused(weights=bad, match="stored whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", "/nowhere/python")
+        with pytest.raises(ValueError, match=r"fails.*/nowhere/python"):
+            count(weights)
+    # A limit that a system does not know, and what takes more than the limit before there is one.
+    code = "import numpy, resource, runpy, sys; kept = numpy.ones(2**28); {}; sys.argv = ['x', sys.argv[1]]; "
+    code += f"runpy.run_path({str(LOOK)!r}, run_name='__main__')"
+    fails = "def fails(*a): raise ValueError\nresource.setrlimit = fails"
+    for line in ("pass", f"exec({fails!r})"):
+        command = [sys.executable, "-c", code.format(line), str(len(weights))]
+        done = subprocess.run(command, input=weights, capture_output=True, check=True)
+        assert json.loads(done.stdout)["n_numbers"] == expected[0]
 
 
 def _link(name):

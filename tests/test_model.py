@@ -1,5 +1,7 @@
 """FlowModel: the verbs, training, files, and life inside other people's code."""
 
+import itertools
+
 import keras
 import numpy as np
 import pandas as pd
@@ -404,6 +406,26 @@ def test_bad_rows_held_out_stop_the_fit():
         FloatingPointError, match=r"validation loss is NaN after epoch 1 of 2\. The x of the data is not"
     ):
         small_flow().fit(X, epochs=2, validation_data=held_out, verbose=0)
+
+
+@pytest.mark.usefixtures("without_xla")
+def test_a_nan_held_out_leaves_the_best_weights():
+    passes = itertools.count()
+
+    def rows():
+        yield X[:50] * (1.0 if next(passes) < 3 else np.nan)
+
+    held_out = tf.data.Dataset.from_generator(rows, output_signature=tf.TensorSpec((None, 2), tf.float32))
+    flow, seen = small_flow(), {}
+    keep = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: seen.setdefault(logs["val_loss"], flow.get_weights())
+    )
+    flow.compile(keras.optimizers.Adam(0.3), jit_compile=False)
+    with pytest.raises(FloatingPointError, match="validation loss is NaN after epoch 4"):
+        flow.fit(X, validation_data=held_out, callbacks=[keep], verbose=0)
+    assert len(seen) == 3
+    for weight, best in zip(flow.get_weights(), seen[min(seen)], strict=True):
+        np.testing.assert_array_equal(weight, best)
 
 
 @pytest.mark.usefixtures("without_xla")

@@ -92,7 +92,7 @@ def facts(model, data: TrainingData, **arguments) -> dict:
     optimizer = {k: v for k, v in optimizer.items() if k != "name" and not (k == "learning_rate" and np.ndim(v) == 0)}
     now = {
         "model": type(model).__name__,
-        "structure": _structure(model),
+        "checksum of the config": _checksum(model),
         "weights": [list(weight.shape) for weight in model.weights],
         "loss": serialize(model.flow_loss),
         "optimizer": [type(model.optimizer).__name__, optimizer],
@@ -103,8 +103,8 @@ def facts(model, data: TrainingData, **arguments) -> dict:
     return json.loads(json.dumps(now, default=str))
 
 
-def _structure(model) -> str | None:
-    """A fingerprint of what a model is made of but its weights; None for one with parts that have no config."""
+def _checksum(model) -> str | None:
+    """Of what a model is made of but its weights; None for one with parts that have no config."""
     try:
         config = json.loads(json.dumps(keras.saving.serialize_keras_object(model.get_config()), default=str))
     except Exception:  # of layers that users wrote
@@ -123,7 +123,9 @@ def _names(config) -> Iterator[str]:
 
 
 def _numbered(config, numbers):
-    """The config with numbers in place of names."""
+    """The config with numbers in place of names, and without the code of lambdas, which says on which line it was."""
+    if isinstance(config, dict) and config.get("class_name") == "__lambda__":
+        return "__lambda__"
     if isinstance(config, dict):
         return {key: _numbered(value, numbers) for key, value in config.items()}
     if isinstance(config, list):
@@ -156,7 +158,6 @@ class Checkpoint(keras.callbacks.Callback):
 
     Raises:
       ValueError: if the progress is that of another fit.
-      OSError: if the file cannot be written.
     """
 
     def __init__(self, model, path: str | Path, progress: Progress, facts: dict):
@@ -164,8 +165,6 @@ class Checkpoint(keras.callbacks.Callback):
         _check_same(path, progress.facts, facts)
         self._path, self._progress, self._epochs_over = Path(path), progress, progress.epoch
         self._is_writer = replicas.is_chief(model.distribute_strategy)
-        if self._is_writer:
-            atomic.check_writable(path)
         self._variables = _named("model", model.variables) | _named("optimizer", model.optimizer.variables)
         self._metrics = _named("metric", [variable for metric in model.metrics for variable in metric.variables])
         self._restore(self._variables)
@@ -177,6 +176,11 @@ class Checkpoint(keras.callbacks.Callback):
     def has_ended(self, n_epochs: int) -> bool:
         """Whether the fit has ended by itself, or after no fewer than `n_epochs`."""
         return self._progress.is_done and self.first_epoch(n_epochs) == n_epochs
+
+    def check_writable(self) -> None:
+        """Raises an OSError if the file cannot be written."""
+        if self._is_writer:
+            atomic.check_writable(self._path)
 
     def history(self) -> keras.callbacks.History:
         """Keras' history of what is over."""

@@ -138,6 +138,8 @@ class Inputs:
 
     def rows(self, x, context=None, weight=None) -> Rows:
         """Data in memory, for `fit`, `evaluate` and `adapt`."""
+        if isinstance(x, tf.data.Dataset):
+            raise ValueError(f"Expected rows in memory; got a dataset, {x}.")
         x = np.asarray(self.value(x))
         if len(x) == 0:
             raise ValueError("Expected at least one row of data; got none.")

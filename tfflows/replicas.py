@@ -127,7 +127,8 @@ def clipped(gradients: list[tf.Tensor], optimizer) -> list[tf.Tensor]:
         return [tf.clip_by_norm(g, scale * optimizer.clipnorm) for g in gradients]
     if optimizer.clipvalue is not None:
         limit = scale * optimizer.clipvalue
-        return [tf.clip_by_value(g, -limit, limit) for g in gradients]
+        # What has overflowed must stay so, for the optimizer to see it.
+        return [tf.where(tf.math.is_finite(g), tf.clip_by_value(g, -limit, limit), g) for g in gradients]
     return gradients
 
 

@@ -73,6 +73,11 @@ class SteppingModel(SavedWhole, keras.Model):
             variable.assign(tf.where(finite, new, old))
         return self._track(tf.where(finite, loss, np.nan), weight)
 
+    def _adapt_alike(self, rows, verbose):
+        """Adapts; of several workers, whose rows may be others or in another order, all take what the first one has."""
+        self._adapt(rows, verbose)
+        replicas.take_first(self.weights, self.distribute_strategy)
+
     def _is_sound(self, objective, gradients):
         """Whether the optimizer may have the gradients."""
         finite = tf.math.is_finite(objective + tf.linalg.global_norm(gradients))
@@ -147,7 +152,7 @@ class SteppingModel(SavedWhole, keras.Model):
             self.compile()
         rows = self.accepts.rows(x, context, sample_weight)
         if self._needs_adapt():
-            self._adapt(rows.positive(), 0)
+            self._adapt_alike(rows.positive(), 0)
         return super().train_on_batch(rows.columns(), return_dict=return_dict)
 
     def test_on_batch(self, x, context=None, sample_weight=None, *, return_dict: bool = False):

@@ -143,7 +143,7 @@ class TrainableModel(SteppingModel):
         moments = self._moments()
         rows = self.accepts.adapt_rows(x, context, sample_weight, moments.add)
         with moments, states.kept(checkpoint):
-            self._adapt(rows, verbose)
+            self._adapt_alike(rows, verbose)
 
     def fit(
         self,
@@ -194,7 +194,7 @@ class TrainableModel(SteppingModel):
         Raises:
           ValueError: for data that do not fit the flow, or a checkpoint of another fit, before anything is trained.
           FloatingPointError: if loss or gradient stop being finite; says where, and leaves the weights
-            of before. If the validation loss is NaN.
+            of before. If the validation loss is NaN; with `epochs=None` the best weights so far are restored.
         """
         automatic = epochs is None
         if automatic and validation_data is None and validation_split is None:
@@ -226,8 +226,7 @@ class TrainableModel(SteppingModel):
             if adapts:
                 rows = data.adapt_rows()
                 self.accepts.check_domain(rows.x)  # of a pipeline, those that are seen here
-                self._adapt(rows, 1 if verbose == "auto" else verbose)
-                replicas.take_first(self.weights, strategy)  # pipelines may be in orders of their own
+                self._adapt_alike(rows, 1 if verbose == "auto" else verbose)
         if automatic and not self.trainable_weights:  # `adapt` was all there is to it
             automatic, epochs = False, 1
         with strategy.scope():
@@ -246,6 +245,7 @@ class TrainableModel(SteppingModel):
             if saver.has_ended(n_epochs):
                 self.history = saver.history()
                 return self.history
+            saver.check_writable()
             initial_epoch = max(initial_epoch, saver.first_epoch(n_epochs))
         callbacks = tf.nest.flatten(callbacks or [])
         dataset = self._choose_loop(data, callbacks, steps_per_epoch)
@@ -282,6 +282,7 @@ class TrainableModel(SteppingModel):
         except NonFiniteLossError as error:
             if error.is_validation:
                 reason = explain(self, self._flows(), data.held_out)
+                restore_best(stop)
                 raise FloatingPointError(f"The validation loss is NaN {error}. {reason}") from None
             raise FloatingPointError(
                 f"The loss or its gradient is not finite {error}. {explain(self, self._flows(), data.stream)} "

@@ -51,6 +51,7 @@ class IsolatedRunner:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # NumPy's would take memory for each of many cores
             start_new_session=True,  # Ctrl-C is for this process
         )
         try:

@@ -139,13 +139,15 @@ def _end_with(parent: int) -> None:
 
 
 def _limit(max_bytes: int) -> None:
-    """From here on; what was imported counts."""
-    with contextlib.suppress(ImportError):  # Windows
+    """From here on, where the system knows such limits; what was imported counts."""
+    try:
         import resource
-
-        for limit, most in ((resource.RLIMIT_DATA, max_bytes), (resource.RLIMIT_CORE, 0)):
-            hard = resource.getrlimit(limit)[1]
-            most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    except ImportError:  # Windows
+        return
+    for limit, most in ((resource.RLIMIT_DATA, max_bytes), (resource.RLIMIT_CORE, 0)):
+        hard = resource.getrlimit(limit)[1]
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        with contextlib.suppress(ValueError, OSError):  # macOS
             resource.setrlimit(limit, (most, most))
 
 

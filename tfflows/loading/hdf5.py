@@ -70,25 +70,34 @@ def _check_array(path, array):
 
 
 def _limit(n_bytes):
+    """Of memory, where the system knows such a limit; the other process keeps that of time."""
     try:
         import resource
-    except ImportError:  # on Windows there is the limit of time, which the other process keeps
-        return
-    most = MEMORY + 3 * n_bytes
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+        with open("/proc/self/statm") as file:  # what NumPy has taken for threads, of as many as there are cores
+            most = int(file.read().split()[0]) * resource.getpagesize() + MEMORY + 3 * n_bytes
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    except (ImportError, OSError, ValueError):
+        pass
+
+
+def look(content: bytes) -> dict:
+    """What is in a file, or the `error` that says what else is there."""
+    try:
+        with h5py.File(io.BytesIO(content), "r") as file:
+            return walk(file)
+    except UnexpectedError as error:
+        return {"error": str(error)}
+    except Exception as error:  # HDF5's errors are of many kinds
+        return {"error": f"Expected weights in an HDF5 file; got one that cannot be read: {error}"}
 
 
 def main() -> None:
     _limit(int(sys.argv[1]))
-    try:
-        with h5py.File(io.BytesIO(sys.stdin.buffer.read()), "r") as file:
-            found = walk(file)
-    except UnexpectedError as error:
-        found = {"error": str(error)}
-    except Exception as error:  # HDF5's errors are of many kinds
-        found = {"error": f"Expected weights in an HDF5 file; got one that cannot be read: {error}"}
-    print(json.dumps(found))
+    print(json.dumps(look(sys.stdin.buffer.read())))
 
 
 if __name__ == "__main__":

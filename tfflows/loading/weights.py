@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ def count(content: bytes) -> tuple[int, int]:
     """How many numbers an HDF5 file of weights has, and in how many arrays.
 
     Another process looks through it, with limits of time and memory: HDF5 itself may be led round in circles by a file,
-    until it has all memory.
+    until it has all memory. (In a program that is frozen there is no other process, and no limit.)
 
     Args:
       content: of the file.
@@ -32,20 +33,36 @@ def count(content: bytes) -> tuple[int, int]:
     Raises:
       ValueError: for a file that is none, or has more in it than groups of numbers that are stored whole.
     """
-    command = [sys.executable, hdf5.__file__, str(len(content))]
-    try:
-        seconds = SECONDS + len(content) / BYTES_A_SECOND
-        done = subprocess.run(command, input=content, capture_output=True, timeout=seconds, check=True)
-        found = json.loads(done.stdout)
-    except subprocess.TimeoutExpired as error:
-        raise ValueError(f"Expected weights in an HDF5 file; got one that takes more than {seconds:.0f} s.") from error
-    except (subprocess.CalledProcessError, ValueError) as error:
-        raise ValueError("Expected weights in an HDF5 file; got one that HDF5 fails on, or finds no end of.") from error
+    found = _looked_through(content)
     if "error" in found:
         raise ValueError(found["error"])
     if found["n_bytes"] > len(content):
         raise ValueError(f"Expected weights that are stored whole; got {found['n_bytes']:,} bytes in {len(content):,}.")
     return found["n_numbers"], found["n_arrays"]
+
+
+def _looked_through(content):
+    if not sys.executable or getattr(sys, "frozen", False):  # a program with Python in it, which would start itself
+        return hdf5.look(content)
+    paths = os.pathsep.join(path for path in sys.path if path)
+    threads = {f"{library}_NUM_THREADS": "1" for library in ("OPENBLAS", "OMP", "MKL")}
+    seconds = SECONDS + len(content) / BYTES_A_SECOND
+    try:
+        done = subprocess.run(
+            [sys.executable, hdf5.__file__, str(len(content))],
+            input=content,
+            env=os.environ | threads | {"PYTHONPATH": paths},
+            capture_output=True,
+            timeout=seconds,
+            check=True,
+        )
+        return json.loads(done.stdout)
+    except subprocess.TimeoutExpired as error:
+        raise ValueError(f"Expected weights in an HDF5 file; got one that takes more than {seconds:.0f} s.") from error
+    except (subprocess.CalledProcessError, OSError, ValueError) as error:
+        said = getattr(error, "stderr", b"") or str(error).encode()
+        reason = said.decode(errors="replace").strip().split("\n")[-1][:200]
+        raise ValueError(f"Expected weights in an HDF5 file; got one on which HDF5 fails: {reason}") from error
 
 
 @contextlib.contextmanager
