@@ -153,6 +153,7 @@ class SteppingModel(SavedWhole, keras.Model):
         rows = self.accepts.rows(x, context, sample_weight)
         if self._needs_adapt():
             self._adapt_alike(rows.positive(), 0)
+        self.reset_metrics()  # older versions of Keras go on with the mean of the calls before
         return super().train_on_batch(rows.columns(), return_dict=return_dict)
 
     def test_on_batch(self, x, context=None, sample_weight=None, *, return_dict: bool = False):
@@ -164,7 +165,9 @@ class SteppingModel(SavedWhole, keras.Model):
         """
         if not self.compiled:
             self.compile()
-        return super().test_on_batch(self.accepts.rows(x, context, sample_weight).columns(), return_dict=return_dict)
+        rows = self.accepts.rows(x, context, sample_weight)
+        self.reset_metrics()
+        return super().test_on_batch(rows.columns(), return_dict=return_dict)
 
     def _trackers(self):
         """Metrics, and what the loss is divided by for each."""
