@@ -12,11 +12,12 @@ import numpy as np
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from tfflows.beam import storage
-from tfflows.beam.rows import rows_of, too_large
+from tfflows.beam.rows import rows_of
 from tfflows.beam.served import Description, describe
 from tfflows.beam.shards import N_SEEDS, Shard, shards_of_draws, shards_of_files
 from tfflows.beam.steps import BLOCK, Drawing, Run, Scoring, first_schema
 from tfflows.beam.transforms import LEAST, MOST, FlowHandler, check_sizes
+from tfflows.beam.values import too_large
 from tfflows.checks import listed
 from tfflows.frames import heard
 from tfflows.schema import Column

@@ -42,7 +42,8 @@ def tfrecord(
 
     Raises:
       ValueError: for paths without files. A record of another kind stops the epoch that reads it, and so do more or
-        fewer rows than `n_rows`.
+        fewer rows than `n_rows`; but if that is a multiple of `batch_size`, `fit` stops there and leaves out what is
+        beyond it.
     """
     if n_rows is not None:
         check_whole("n_rows", n_rows, 1)
